@@ -1,0 +1,1 @@
+"""One file per outside thing; adapters never import one another."""

@@ -1,0 +1,1 @@
+"""One file per API family; the only place that imports openai."""

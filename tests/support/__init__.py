@@ -1,0 +1,1 @@
+"""What tests share: virtual time, fakes, an emulator without sockets."""
