@@ -1,1 +1,4 @@
-"""A pretend OpenAI on loopback. Imports nothing of ours, so that one misunderstanding cannot be on both sides."""
+"""A pretend OpenAI on loopback.
+
+Imports nothing of ours, so that one misunderstanding cannot be on both sides.
+"""

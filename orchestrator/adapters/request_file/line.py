@@ -1,0 +1,322 @@
+"""One line of input: what it asks for and which body goes out, or what is wrong with it.
+
+Rules:
+
+- Pure: bytes in, a `Sendable` or a `LineError` out.
+- A body's members are kept as the JSON text they came in, so numbers and key order survive. A body
+  that needs nothing added or removed goes out as the very bytes of the line.
+- Defaults fill what a line lacks and never replace what it says; they stand at the end.
+- What the API is sure to refuse is refused here, where it costs nothing. What it may accept
+  passes: servers differ, and a body is theirs to judge.
+"""
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from orchestrator.adapters.request_file import jsontext
+from orchestrator.adapters.request_file.jsontext import LineError, Raw
+from orchestrator.core.families import (
+    CHAT_URL,
+    COMPLETIONS_URL,
+    EMBEDDINGS_URL,
+    MODERATIONS_URL,
+    RESPONSES_URL,
+    URLS,
+    family_for,
+)
+from orchestrator.core.model import Family
+from orchestrator.errors import SettingUnusable
+
+# The API's own limit for custom_id is not documented; 512 keeps it usable as a key and in messages.
+CUSTOM_ID_CHARACTERS_MAX = 512
+
+# What a line says about the request, as opposed to what the API is told.
+LINE_KEYS = frozenset({"custom_id", "method", "url"})
+
+# Which member holds what the model is to work on; one of them must be there. A Responses body can
+# do without `input` when the server already holds the conversation or a stored prompt.
+WORK: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        RESPONSES_URL: ("input", "prompt", "previous_response_id", "conversation"),
+        CHAT_URL: ("messages",),
+        EMBEDDINGS_URL: ("input",),
+        COMPLETIONS_URL: ("prompt",),
+        MODERATIONS_URL: ("input",),
+    }
+)
+
+# These have no `metadata` of their own. Files of bare bodies carry it as a note to their reader
+# (the cookbook's parallel processor takes it out before it sends), and the API refuses it.
+URLS_WITHOUT_METADATA = frozenset({EMBEDDINGS_URL, COMPLETIONS_URL, MODERATIONS_URL})
+
+URLS_WITH_SEVERAL_CHOICES = frozenset({CHAT_URL, COMPLETIONS_URL})
+
+OUTPUT_LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
+
+CHARACTERS_PER_TOKEN = 4  # the vendor's rule of thumb for English text
+
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDefaults:
+    """What a job or the command line says for all lines that don't say it themselves.
+
+    `url` is for lines without url, `model` and the members of `body` for bodies that lack them.
+
+    Raises:
+        SettingUnusable: The url is not one of ours, or a value can't be written as JSON.
+    """
+
+    url: str | None = None
+    model: str | None = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    members: Mapping[str, Raw] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        given = dict(self.body) if self.model is None else {**self.body, "model": self.model}
+        members = {}
+        for name, value in given.items():
+            try:
+                members[name] = Raw(jsontext.encoded(value))
+            except (TypeError, ValueError, RecursionError) as error:
+                raise SettingUnusable(
+                    name=name, value=value, problem=str(error), cure="Give a value that JSON has."
+                ) from None
+        object.__setattr__(self, "members", members)
+        if self.url is not None:
+            try:
+                object.__setattr__(self, "url", known_url(self.url))
+            except LineError as error:
+                raise SettingUnusable(
+                    name="url", value=self.url, problem=error.problem, cure=error.cure
+                ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    """A line that can be sent. `content` is the body as JSON text, completed by the defaults."""
+
+    custom_id: str
+    url: str
+    family: Family
+    model: str
+    tokens: int
+    content: bytes = field(repr=False)
+
+
+def sendable(text: bytes, defaults: RequestDefaults, number: int) -> Sendable:
+    """What the line asks for; `number` is its place in the file, from 1.
+
+    Raises:
+        LineError: The line can't be sent.
+    """
+    line = jsontext.members(text)
+    custom_id = _custom_id(line)
+    try:
+        return _sendable(line, text, defaults, custom_id or f"line-{number}")
+    except LineError as error:
+        error.custom_id = custom_id
+        raise
+
+
+def _sendable(
+    line: dict[str, Raw], text: bytes, defaults: RequestDefaults, custom_id: str
+) -> Sendable:
+    _check_method(line)
+    said_url = _string(line, "url")
+    if jsontext.says(line, "body"):
+        given: bytes | Raw = line["body"]
+        fields = _body_members(line["body"])
+        url = _url(said_url, fields, defaults)
+        whole = True
+    else:
+        given = text
+        fields = {name: value for name, value in line.items() if name not in LINE_KEYS}
+        url = _url(said_url or _url_of_prompt(fields, defaults), fields, defaults)
+        whole = len(fields) == len(line) and not _make_bare_body_fit(fields, url)
+    whole = not _complete(fields, defaults) and whole
+
+    model = _model(fields)
+    _check_work(fields, url)
+    family = family_for(url, background=_is_background(fields))
+    _check_flags(fields, family)
+    content = bytes(given).strip() if whole else msgspec.json.encode(fields)
+    tokens = _tokens(fields, content, url)
+    return Sendable(custom_id, url, family, sys.intern(model), tokens, content)
+
+
+def known_url(said: str) -> str:
+    """The url as the core knows it; "/v1" in front and a slash at the end are optional.
+
+    Raises:
+        LineError: There is no such url here.
+    """
+    if "://" in said:
+        raise LineError(
+            f"the url {jsontext.shown(said)} is a full address",
+            'Write only its path, for example "/v1/responses"; --base-url names the server.',
+        )
+    path = "/" + said.strip().strip("/")
+    for url in URLS:
+        if path in {url, url.removeprefix("/v1")}:
+            return url
+    raise LineError(f"the url {jsontext.shown(said)} is unknown", f"Known are {', '.join(URLS)}.")
+
+
+def _custom_id(line: dict[str, Raw]) -> str | None:
+    if not jsontext.says(line, "custom_id"):
+        return None
+    raw = bytes(line["custom_id"])
+    if not raw.startswith(b'"'):
+        quoted = f'"{raw.decode()}"' if raw.isalnum() else '"..."'
+        raise LineError(
+            f"the custom_id {jsontext.shown(raw.decode())} is not a string",
+            f'Write it in quotes: "custom_id": {quoted}.',
+        )
+    custom_id = jsontext.string(raw)
+    if not custom_id:
+        raise LineError("the custom_id is empty", "Give it at least one character, or leave it out.")
+    if len(custom_id) > CUSTOM_ID_CHARACTERS_MAX:
+        raise LineError(
+            f"the custom_id has {len(custom_id)} characters",
+            f"Give it at most {CUSTOM_ID_CHARACTERS_MAX}.",
+        )
+    if _CONTROL_CHARACTER.search(custom_id):
+        raise LineError(
+            "the custom_id has control characters in it, such as a tab or a line break",
+            "Take them out.",
+        )
+    return custom_id
+
+
+def _string(members: dict[str, Raw], name: str) -> str | None:
+    """The text of a member, None where it is missing or null."""
+    if not jsontext.says(members, name):
+        return None
+    raw = bytes(members[name])
+    if not raw.startswith(b'"'):
+        raise LineError(
+            f'"{name}" is {jsontext.kind(raw)}, not a string', f'Write "{name}" as text in quotes.'
+        )
+    return jsontext.string(raw)
+
+
+def _check_method(line: dict[str, Raw]) -> None:
+    method = _string(line, "method")
+    if method is not None and method.upper() != "POST":
+        raise LineError(
+            f"the method {jsontext.shown(method)} can't be sent", 'Write "POST", or leave it out.'
+        )
+
+
+def _body_members(body: Raw) -> dict[str, Raw]:
+    text = bytes(body)
+    if not text.startswith(b"{"):
+        raise LineError(
+            f'"body" is {jsontext.kind(text)}, not an object',
+            'Write it as {"model": ..., ...}, without quotes around it.',
+        )
+    return jsontext.members(text)
+
+
+def _url_of_prompt(fields: dict[str, Raw], defaults: RequestDefaults) -> str | None:
+    """A line with a prompt goes to /v1/responses when nobody says where."""
+    return RESPONSES_URL if jsontext.says(fields, "prompt") and defaults.url is None else None
+
+
+def _url(said: str | None, fields: dict[str, Raw], defaults: RequestDefaults) -> str:
+    """Where the request goes: what the line says, what the defaults say, or what its body shows."""
+    if said is not None:
+        return known_url(said)
+    if defaults.url is not None:
+        return defaults.url
+    if jsontext.says(fields, "messages"):
+        return CHAT_URL
+    if jsontext.says(fields, "input"):
+        model = _string(fields, "model") or defaults.model or ""
+        if "embedding" in model.lower():
+            return EMBEDDINGS_URL
+        return MODERATIONS_URL if "moderation" in model.lower() else RESPONSES_URL
+    raise LineError(
+        'there is no "url", and no "input" or "messages" to tell it by',
+        'Write {"prompt": "..."}, or a body with "model" and "input", or a line in OpenAI Batch '
+        "format; --url says where all lines go.",
+    )
+
+
+def _make_bare_body_fit(fields: dict[str, Raw], url: str) -> bool:
+    """Turn a prompt into what the url takes and take notes out; whether there was such a thing."""
+    changed = url in URLS_WITHOUT_METADATA and fields.pop("metadata", None) is not None
+    prompt = bytes(fields.get("prompt", b""))
+    if url == COMPLETIONS_URL or not prompt.startswith(b'"'):
+        return changed
+    work = "messages" if url == CHAT_URL else "input"
+    if jsontext.says(fields, work):
+        raise LineError(f'there are both "prompt" and "{work}"', "Keep one of them.")
+    del fields["prompt"]
+    as_messages = b'[{"role":"user","content":%b}]' % prompt
+    fields[work] = Raw(as_messages if url == CHAT_URL else prompt)
+    return True
+
+
+def _complete(fields: dict[str, Raw], defaults: RequestDefaults) -> bool:
+    """Add what the body lacks; whether it lacked anything."""
+    changed = False
+    for name, value in defaults.members.items():
+        # A model of null is no model; any other null may be meant.
+        if name not in fields or (name == "model" and not jsontext.says(fields, "model")):
+            fields[name] = value
+            changed = True
+    return changed
+
+
+def _model(fields: dict[str, Raw]) -> str:
+    model = _string(fields, "model")
+    if not model:
+        raise LineError(
+            '"model" is missing', "Add it to the body, or name one for all lines with --model."
+        )
+    return model
+
+
+def _check_work(fields: dict[str, Raw], url: str) -> None:
+    """There must be something to work on."""
+    for name in WORK[url]:
+        # A stored prompt is an object; a text there is an `input` under the wrong name.
+        stored = url != RESPONSES_URL or name != "prompt" or bytes(fields[name])[:1] == b"{"
+        if jsontext.says(fields, name) and stored:
+            return
+    raise LineError(f'"{WORK[url][0]}" is missing, which {url} needs', "Add it to the body.")
+
+
+def _is_background(fields: dict[str, Raw]) -> bool:
+    """Whether a response is to run in the background: it is, unless the body says false."""
+    said = jsontext.flag(fields, "background")
+    return said is None or said
+
+
+def _check_flags(fields: dict[str, Raw], family: Family) -> None:
+    if jsontext.flag(fields, "stream"):
+        raise LineError(
+            '"stream" is true, but results are fetched whole', 'Remove "stream" from the body.'
+        )
+    if family is Family.RESPONSES and jsontext.flag(fields, "store") is False:
+        raise LineError(
+            '"store" is false, and the API stores every response that runs in the background',
+            'Add "background": false to the body, or remove "store".',
+        )
+
+
+def _tokens(fields: dict[str, Raw], content: bytes, url: str) -> int:
+    """The estimate to reserve: characters / 4 plus the output that the body allows."""
+    characters = len(content) if content.isascii() else len(content.decode())
+    choices = jsontext.count(fields, "n") if url in URLS_WITH_SEVERAL_CHOICES else 0
+    output = next(filter(None, (jsontext.count(fields, name) for name in OUTPUT_LIMITS)), 0)
+    return -(-characters // CHARACTERS_PER_TOKEN) + output * max(1, choices)

@@ -1,0 +1,116 @@
+"""Which call goes out next: the most urgent one that fits what the limiter has left."""
+
+from typing import assert_never
+
+from orchestrator.core.actions import (
+    Call,
+    CancelRun,
+    CheckRuns,
+    CreateRun,
+    RunToCheck,
+    SubmitToolOutputs,
+)
+from orchestrator.core.families import FACTS
+from orchestrator.core.lanes import Lane, Want
+from orchestrator.core.roster import NEVER, Roster
+from orchestrator.core.rules import Rules
+from orchestrator.core.runs import Run
+from orchestrator.core.states import Change
+
+# These reserve tokens with the limiter.
+COSTS_TOKENS = frozenset({Want.CREATE, Want.SUBMIT})
+
+
+class Calls:
+    """Hands out calls, one for each permit."""
+
+    def __init__(self, roster: Roster, rules: Rules) -> None:
+        self._roster = roster
+        self._rules = rules
+        self.trial_until: float | None = None
+        self.trial_over = False
+
+    def tokens_wanted(self, name: str, now: float) -> int:
+        """The tokens that the most urgent call of a lane reserves; 0 when it needs none."""
+        lane = self._roster.lanes[name]
+        for want, _ in lane.by_urgency():
+            run = self._roster.head_of(lane, want, now)
+            if run is not None:
+                return run.request.tokens if want in COSTS_TOKENS else 0
+        return 0
+
+    def next_call(self, name: str, now: float, tokens_free: float) -> Call | None:
+        lane = self._roster.lanes[name]
+        for want, _ in lane.by_urgency():
+            run = self._roster.head_of(lane, want, now)
+            if run is None or (want in COSTS_TOKENS and run.request.tokens > tokens_free):
+                continue
+            if want is Want.CREATE and self._held_by_trial(now):
+                continue
+            self._roster.take_head(lane, want)
+            lane.count(want)
+            return self._call_for(want, run, lane, now)
+        return None
+
+    def _held_by_trial(self, now: float) -> bool:
+        """Until the first create is answered it is out on trial: a refused key costs one call."""
+        if self.trial_until is None:
+            self.trial_until = now + self._rules.trial_seconds
+            return False
+        return not self.trial_over and now < self.trial_until
+
+    def _call_for(self, want: Want, run: Run, lane: Lane, now: float) -> Call:
+        match want:
+            case Want.CREATE:
+                return self._create(run, now)
+            case Want.SUBMIT:
+                return self._submit(run, now)
+            case Want.CHECK:
+                return self._check(run, lane, now)
+            case Want.CANCEL:
+                self._roster.move(run, Change.CANCEL_SENT, now)
+                return CancelRun(run.number, run.run_id, run.request)
+            case _:
+                assert_never(want)
+
+    def _create(self, run: Run, now: float) -> CreateRun:
+        self._roster.move(run, Change.CREATE_SENT, now)
+        if run.started_at == NEVER:
+            run.started_at = now
+            run.deadline_at = now + self._rules.deadline_seconds
+        attempt = run.attempts_failed + run.failures + run.waits + 1
+        return CreateRun(run.number, run.request, attempt, run.deadline_at)
+
+    def _submit(self, run: Run, now: float) -> SubmitToolOutputs:
+        answering = run.answering
+        if answering is None:  # the table lets a run be ANSWERED only by its last tool output
+            raise AssertionError(run)
+        self._roster.move(run, Change.OUTPUTS_SENT, now)
+        return SubmitToolOutputs(
+            number=run.number,
+            run_id=run.run_id,
+            request=run.request,
+            outputs=answering.in_order(),
+            continuation=answering.continuation,
+            deadline_at=run.deadline_at,
+        )
+
+    def _check(self, first: Run, lane: Lane, now: float) -> CheckRuns:
+        """As many due runs of one family as its API can answer for in one call."""
+        family = first.request.family
+        group = [first]
+        self._checked(first, now)
+        while len(group) < FACTS[family].runs_per_check:
+            run = self._roster.head_of(lane, Want.CHECK, now)
+            if run is None or run.request.family is not family:
+                break
+            self._roster.take_head(lane, Want.CHECK)
+            self._checked(run, now)
+            group.append(run)
+        return CheckRuns(tuple(RunToCheck(r.number, r.run_id, r.request) for r in group))
+
+    def _checked(self, run: Run, now: float) -> None:
+        self._roster.move(run, Change.CHECK_SENT, now)
+        run.checks += 1
+        run.looks += 1
+        self._roster.totals.checks += 1

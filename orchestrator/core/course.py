@@ -1,0 +1,172 @@
+"""What follows for a run from what was seen of it: look again, call tools, run again, finish."""
+
+from collections.abc import Callable, Iterator
+
+from orchestrator.core.actions import CallTool, Deed
+from orchestrator.core.endings import Endings
+from orchestrator.core.failures import RETRYABLE_RUN_CODES
+from orchestrator.core.families import FACTS
+from orchestrator.core.model import (
+    OUTCOME_OF,
+    Family,
+    Outcome,
+    RunError,
+    Seen,
+    Status,
+    ToolOutput,
+)
+from orchestrator.core.roster import Roster
+from orchestrator.core.rules import Rules
+from orchestrator.core.runs import Answering, Run, Stop
+from orchestrator.core.states import Change, State
+
+
+class Course:
+    """Reads what the server says of a run and sets its course."""
+
+    def __init__(
+        self, roster: Roster, rules: Rules, endings: Endings, chance: Callable[[], float]
+    ) -> None:
+        self._roster = roster
+        self._rules = rules
+        self._endings = endings
+        self._chance = chance
+
+    def created(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        run.creates += 1
+        self._roster.totals.created += 1
+        return self._accepted(run, seen, now)
+
+    def outputs_accepted(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        run.turns += 1
+        self._roster.totals.turns += 1
+        if run.answering is not None:
+            run.answered |= run.answering.outputs.keys()
+            run.answering = None
+        return self._accepted(run, seen, now)
+
+    def _accepted(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        if seen.run_id != run.run_id:
+            run.answered = frozenset()
+            run.stale_looks = 0
+        run.run_id = seen.run_id
+        run.failures = 0
+        run.looks = 0
+        return self.seen(run, seen, now)
+
+    def seen(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        if seen.status is Status.PENDING:
+            yield from self._still_running(run, seen.look_again_seconds, now)
+            return
+        if seen.status is Status.REQUIRES_ACTION and _all_answered(run, seen):
+            yield from self._asked_again(run, now)
+            return
+        self._note_delay(run, seen, now)
+        run.usage += seen.usage
+        if seen.status is Status.REQUIRES_ACTION:
+            yield from self._call_tools(run, seen, now)
+        elif self._worth_another_run(run, seen):
+            self._run_again(run, seen, now)
+        else:
+            yield from self._finished(run, seen, now)
+
+    def _still_running(self, run: Run, hint: float | None, now: float) -> Iterator[Deed]:
+        self._roster.move(run, Change.SEEN_PENDING, now)
+        run.pending_at = now
+        if run.stop is not None and run.cancels == 0:
+            yield from self._endings.stop(run, run.stop, now)
+            return
+        keeps = FACTS[run.request.family].keeps_result_seconds
+        gap = self._rules.polling.gap_seconds(run.looks, hint, keeps, self._chance())
+        self._roster.wake(run, now + gap)
+
+    def _finished(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        outcome, error = OUTCOME_OF[seen.status], seen.error
+        if outcome is Outcome.UNKNOWN:
+            error = RunError("unknown_status", f"the server says {seen.said!r}, which is no status")
+        if run.stop is not None and outcome is not Outcome.COMPLETED:
+            outcome, error = run.stop.outcome, run.stop.error
+        yield from self._endings.end(run, outcome, now, answer=seen.answer, error=error)
+
+    def _worth_another_run(self, run: Run, seen: Seen) -> bool:
+        return (
+            seen.status is Status.FAILED
+            and run.stop is None
+            and self._endings.creates_stopped is None
+            and seen.error is not None
+            and seen.error.code in RETRYABLE_RUN_CODES
+            and run.attempts_failed + 1 < self._rules.attempts_max
+        )
+
+    def _run_again(self, run: Run, seen: Seen, now: float) -> None:
+        run.attempts_failed += 1
+        run.failures = 0
+        self._roster.totals.retries += 1
+        self._roster.move(run, Change.RUN_AGAIN, now, seen.error.code if seen.error else "")
+        run.run_id = ""
+        gap = self._rules.backoff.gap_seconds(run.attempts_failed, None, self._chance())
+        self._roster.wake(run, now + gap)
+
+    def _note_delay(self, run: Run, seen: Seen, now: float) -> None:
+        """How late we noticed: by the server's clock, but never more than the gap before.
+
+        Without the server's word, half the gap: the end is equally likely anywhere in it.
+        """
+        if run.state is not State.CHECKING:
+            return
+        gap = now - run.pending_at
+        ago = seen.finished_seconds_ago
+        delay = gap / 2 if ago is None else min(max(ago, 0.0), gap)
+        self._roster.totals.detection_delays_seconds.append(delay)
+
+    # Tools.
+
+    def _call_tools(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        if run.turns >= self._rules.turns_max:
+            message = f"the model still asks for tools after {run.turns} turns"
+            error = RunError("too_many_turns", message)
+            yield from self._endings.end(run, Outcome.FAILED, now, answer=seen.answer, error=error)
+            return
+        if run.stop is not None:
+            stop = run.stop
+            yield from self._endings.end(
+                run, stop.outcome, now, answer=seen.answer, error=stop.error
+            )
+            return
+        unanswered = {c.call_id: c for c in seen.tool_calls if c.call_id not in run.answered}
+        run.answering = Answering(tuple(unanswered.values()), seen.continuation)
+        self._roster.move(run, Change.SEEN_TOOL_CALLS, now, f"{len(unanswered)} calls")
+        self._roster.totals.tool_calls += len(unanswered)
+        self._roster.watch_deadline(run)
+        for call in run.answering.calls:
+            yield CallTool(run.number, run.request, call)
+
+    def _asked_again(self, run: Run, now: float) -> Iterator[Deed]:
+        """The outputs were accepted, but the status does not show it yet. Never answer twice."""
+        run.stale_looks += 1
+        if run.stale_looks > self._rules.stale_looks_max:
+            message = f"still asks for accepted tool outputs after {run.stale_looks - 1} checks"
+            error = RunError("tool_outputs_ignored", message)
+            yield from self._endings.stop(
+                run, Stop(Outcome.FAILED, error, cancel_remote=False), now
+            )
+            return
+        run.looks = 0
+        yield from self._still_running(run, None, now)
+
+    def tool_finished(self, run: Run, output: ToolOutput, now: float) -> Iterator[Deed]:
+        answering = run.answering
+        if run.state is not State.TOOLS or answering is None:
+            return
+        answering.outputs.setdefault(output.call_id, output)
+        if answering.complete:
+            self._roster.move(run, Change.TOOLS_FINISHED, now)
+            self._roster.line_up(run, now)
+        yield from ()
+
+
+def _all_answered(run: Run, seen: Seen) -> bool:
+    # A direct answer is always a new turn, and some servers number its calls from 0 each time.
+    return run.request.family is not Family.DIRECT and all(
+        call.call_id in run.answered for call in seen.tool_calls
+    )

@@ -1,0 +1,86 @@
+"""How a request ends, and how a run that is not wanted any more is stopped."""
+
+from collections.abc import Iterator
+
+from orchestrator.core.actions import Deed, RecordOutcome, StopTools
+from orchestrator.core.model import Answer, Outcome, Result, RunError
+from orchestrator.core.roster import NEVER, Roster
+from orchestrator.core.rules import Rules
+from orchestrator.core.runs import Run, Stop
+from orchestrator.core.states import TABLE, Change, State
+
+# States in which a call for the run is out; its answer decides what comes next.
+CALL_OUT = frozenset({State.CREATING, State.CHECKING, State.SUBMITTING, State.CANCELLING})
+
+
+class Endings:
+    """Ends runs; every way out of the scheduler leads through `end`."""
+
+    def __init__(self, roster: Roster, rules: Rules) -> None:
+        self._roster = roster
+        self._rules = rules
+        self.creates_stopped: RunError | None = None
+
+    def end(
+        self,
+        run: Run,
+        outcome: Outcome,
+        now: float,
+        *,
+        answer: Answer | None = None,
+        error: RunError | None = None,
+    ) -> Iterator[Deed]:
+        """The request has its outcome; nothing more is done about it."""
+        if run.state is State.TOOLS:
+            yield StopTools(run.number)
+        self._roster.move(run, Change.ENDED, now, outcome)
+        self._roster.forget(run)
+        self._roster.totals.outcomes[outcome] += 1
+        yield RecordOutcome(
+            run.number,
+            Result(
+                request=run.request,
+                outcome=outcome,
+                answer=answer,
+                error=error,
+                usage=run.usage,
+                run_id=run.run_id,
+                creates=run.creates,
+                checks=run.checks,
+                turns=run.turns,
+                seconds=now - run.started_at if run.started_at < NEVER else 0.0,
+            ),
+        )
+
+    def stop(self, run: Run, stop: Stop, now: float) -> Iterator[Deed]:
+        """Cancel the run on the server if that is wanted and possible, else end it here.
+
+        While a call is out its answer is awaited first: a create that is on its way may become a
+        run that has to be cancelled.
+        """
+        run.stop = stop
+        run.deadline_at = now + self._rules.cancel_grace_seconds
+        if stop.cancel_remote and run.state in CALL_OUT:
+            return
+        if stop.cancel_remote and (run.state, Change.STOP_WANTED) in TABLE[run.request.family]:
+            if run.state is State.TOOLS:
+                yield StopTools(run.number)
+            self._roster.move(run, Change.STOP_WANTED, now, stop.outcome)
+            self._roster.line_up(run, now)
+            return
+        yield from self.end(run, stop.outcome, now, error=stop.error)
+
+    def deadline_passed(self, run: Run, now: float) -> Iterator[Deed]:
+        if run.stop is not None:
+            # It was cancelled, or tried to be, and did not end within the grace.
+            yield from self.end(run, run.stop.outcome, now, error=run.stop.error)
+            return
+        message = f"not finished {self._rules.deadline_seconds:g} s after it was first sent"
+        error = RunError("deadline_exceeded", message)
+        yield from self.stop(run, Stop(Outcome.TIMED_OUT, error, cancel_remote=True), now)
+
+    def stop_creates(self, error: RunError, now: float) -> Iterator[Deed]:
+        """Create nothing more. What waits to be created ends; what runs is seen to its end."""
+        self.creates_stopped = self.creates_stopped or error
+        for run in [run for run in self._roster.runs.values() if run.state is State.WAITING]:
+            yield from self.end(run, Outcome.STOPPED, now, error=error)

@@ -1,0 +1,124 @@
+"""What happened: the only way in which the world reaches the core. Names are past tense."""
+
+from dataclasses import dataclass
+
+from orchestrator.core.failures import Failure
+from orchestrator.core.model import Outcome, Request, Seen, ToolOutput
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAdmitted:
+    """A request was read and has a place in flight. `number` is new and larger than all before."""
+
+    number: int
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class RunCreated:
+    """A create call was answered."""
+
+    number: int
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class CreateFailed:
+    """A create call was refused, or its answer was lost."""
+
+    number: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class RunSeen:
+    """A check was answered."""
+
+    number: int
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFailed:
+    """A check was not answered, or refused."""
+
+    number: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished:
+    """A tool handler returned, raised or ran out of time; all three give an output."""
+
+    number: int
+    output: ToolOutput
+
+
+@dataclass(frozen=True, slots=True)
+class OutputsAccepted:
+    """The server took the tool outputs."""
+
+    number: int
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class OutputsFailed:
+    """The server refused the tool outputs, or its answer was lost."""
+
+    number: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAccepted:
+    """A cancel call was answered; the run may still be on its way to the end."""
+
+    number: int
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class CancelFailed:
+    """A cancel call was refused or not answered."""
+
+    number: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """This request is not wanted any more. Its remote run is cancelled, or left as it is."""
+
+    number: int
+    outcome: Outcome
+    reason: str
+    cancel_remote: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CreatesStopped:
+    """Nothing new is to be created: an interrupt, a spent budget, a key that is refused."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """It is `next_due` or later: due runs line up, deadlines that passed are acted upon."""
+
+
+RunEvent = (
+    RunCreated
+    | CreateFailed
+    | RunSeen
+    | CheckFailed
+    | ToolFinished
+    | OutputsAccepted
+    | OutputsFailed
+    | CancelAccepted
+    | CancelFailed
+    | StopRequested
+)
+Event = RunEvent | RequestAdmitted | CreatesStopped | TimePassed

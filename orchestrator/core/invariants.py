@@ -1,0 +1,62 @@
+"""What must be true of the scheduler between any two events; every test ends by asking."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from orchestrator.core.endings import CALL_OUT
+from orchestrator.core.roster import NEVER, WANTED_IN, Roster
+from orchestrator.core.runs import Run
+from orchestrator.core.scheduler import Scheduler
+from orchestrator.core.states import State
+from orchestrator.errors import InvariantBroken
+
+
+def check(scheduler: Scheduler) -> None:
+    """Look at everything; the cost grows with the number of runs in flight.
+
+    Raises:
+        InvariantBroken: Something is wrong; it carries the story of the run.
+    """
+    roster = scheduler.roster
+    for run in roster.runs.values():
+        for wrong in _wrong_with(run, roster):
+            raise InvariantBroken(what=wrong, story=roster.story.of(run.number))
+    for wrong in _wrong_with_counts(roster):
+        raise InvariantBroken(what=wrong, story="(about all runs)")
+
+
+def _wrong_with(run: Run, roster: Roster) -> Iterator[str]:
+    scheduled = run.number in roster.schedule
+    if run.state is State.ENDED:
+        yield f"run {run.number} has ended and is still held"
+    if run.state in CALL_OUT and scheduled:
+        yield f"run {run.number} is planned while a call for it is out ({run.state})"
+    if run.state in WANTED_IN and not scheduled and not _lined_up(run, roster):
+        yield f"run {run.number} is watched by nobody ({run.state})"
+    if run.state is State.TOOLS:
+        if run.answering is None or run.answering.complete:
+            yield f"run {run.number} waits for tools that have all answered"
+        if run.deadline_at < NEVER and not scheduled:
+            yield f"run {run.number} waits for tools without a deadline"
+    if run.state is State.ANSWERED and (run.answering is None or not run.answering.complete):
+        yield f"run {run.number} has tool outputs missing"
+    if run.answering is not None and run.answered & run.answering.outputs.keys():
+        yield f"run {run.number} answers a tool call twice"
+    if run.state is State.RUNNING and not run.run_id:
+        yield f"run {run.number} runs without an id"
+
+
+def _lined_up(run: Run, roster: Roster) -> bool:
+    want = WANTED_IN[run.state]
+    return run.number in roster.lane_for(run, want).waiting[want]
+
+
+def _wrong_with_counts(roster: Roster) -> Iterator[str]:
+    totals = roster.totals
+    if totals.in_flight != len(roster.runs):
+        yield f"{totals.in_flight} in flight by the counts, {len(roster.runs)} held"
+    by_state = Counter(run.state for run in roster.runs.values())
+    if by_state != +totals.in_state:
+        yield f"states counted as {dict(+totals.in_state)}, found {dict(by_state)}"
+    if len(roster.schedule) > len(roster.runs):
+        yield f"{len(roster.schedule)} planned, {len(roster.runs)} held"

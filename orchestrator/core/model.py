@@ -1,0 +1,182 @@
+"""The values that everything else speaks of: requests, runs, what was seen of them, and outcomes.
+
+Words are used as the README's glossary has them. Times are seconds on the driver's clock, as
+floats; only their differences mean anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Protocol
+
+
+class Family(StrEnum):
+    """How an API does its work, which decides the states a run goes through."""
+
+    RESPONSES = "responses"  # /v1/responses in the background: create, check, continue
+    DIRECT = "direct"  # endpoints that answer at once
+
+
+class Outcome(StrEnum):
+    """The final state of a request; each request has exactly one."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"  # the server forgot the run before we could fetch its result
+    CANCELLED = "cancelled"
+    INCOMPLETE = "incomplete"  # the model stopped early, for example at max_output_tokens
+    TIMED_OUT = "timed_out"  # our deadline passed
+    STOPPED = "stopped"  # the execution ended before the request did
+    UNKNOWN = "unknown"  # the server said something that we don't understand
+
+
+class Status(StrEnum):
+    """What a server says of a run, in one vocabulary for all families."""
+
+    PENDING = "pending"
+    REQUIRES_ACTION = "requires_action"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    INCOMPLETE = "incomplete"
+    UNKNOWN = "unknown"
+
+
+# What a status means for the request when nothing more can come of the run.
+OUTCOME_OF: Mapping[Status, Outcome] = MappingProxyType(
+    {
+        Status.COMPLETED: Outcome.COMPLETED,
+        Status.FAILED: Outcome.FAILED,
+        Status.EXPIRED: Outcome.EXPIRED,
+        Status.CANCELLED: Outcome.CANCELLED,
+        Status.INCOMPLETE: Outcome.INCOMPLETE,
+        Status.UNKNOWN: Outcome.UNKNOWN,
+    }
+)
+
+
+class Body(Protocol):
+    """Where a request's body is. The core never reads it: a body may stay in the input file."""
+
+    def read(self) -> bytes:
+        """The body as JSON text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One line of input.
+
+    `tokens` is the estimate that is reserved with the limiter before the request is sent:
+    characters / 4 plus the output tokens that the body allows.
+    """
+
+    custom_id: str
+    url: str
+    family: Family
+    model: str
+    tokens: int
+    body: Body = field(repr=False)
+    line: int = 0  # in the input file, from 1; 0 when there is no file
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The model asks for one call of a tool. `arguments` is JSON text as the model wrote it."""
+
+    call_id: str
+    name: str
+    arguments: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutput:
+    """What a tool call gave, as the text that the model will read."""
+
+    call_id: str
+    output: str = field(repr=False)
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that the server counted."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0  # part of input_tokens
+    reasoning_tokens: int = 0  # part of output_tokens
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+NO_USAGE = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """A run's own error, or ours about it: a code for programs and a message for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A server's answer as it came in, for the results file. `body` is JSON text, unparsed."""
+
+    status_code: int
+    request_id: str
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a call or a webhook told us about a run."""
+
+    run_id: str
+    status: Status
+    said: str  # the status in the server's own word
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage = NO_USAGE
+    error: RunError | None = None
+    look_again_seconds: float | None = None  # the server's hint
+    finished_seconds_ago: float | None = None  # by the server's clock, so not to be relied on
+    answer: Answer | None = None
+    continuation: bytes | None = field(default=None, repr=False)  # for the family: how to go on
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of a request: its outcome and what there is to show for it.
+
+    `answer` is the last answer of the server (also of a failed run, where there was one),
+    `usage` counts all turns and all attempts that we know of.
+    """
+
+    request: Request
+    outcome: Outcome
+    answer: Answer | None
+    error: RunError | None
+    usage: Usage
+    run_id: str
+    creates: int  # runs created for this request, tool turns not counted
+    checks: int
+    turns: int  # times that tool outputs were submitted
+    seconds: float  # from the first create to the end, 0 when nothing was sent
+
+    @property
+    def custom_id(self) -> str:
+        return self.request.custom_id

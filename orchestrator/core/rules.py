@@ -1,0 +1,50 @@
+"""The bounds that a user may set on how runs are driven, with their defaults and their reasons."""
+
+from dataclasses import dataclass, field
+
+from orchestrator.core.polling import Backoff, Polling
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the scheduler treats runs. Everything that repeats has a bound."""
+
+    polling: Polling = field(default_factory=Polling)
+    backoff: Backoff = field(default_factory=Backoff)
+
+    # From the first create of a request to its end, retries and tool turns included. Deep research
+    # takes tens of minutes; an hour ends a hung run without ending an honest one.
+    deadline_seconds: float = 3_600.0
+
+    # Failures of one call in a row, and new runs after a retryable failure. With a third of all
+    # calls failing, 10 in a row happen to one request in 60,000.
+    attempts_max: int = 10
+
+    # Times that one request may be turned away by a rate limit. The bucket pauses in between, so
+    # this many are only reached when the limit leaves no room at all.
+    waits_max: int = 100
+
+    # A run is paid for: its checks go on through ten minutes of a server in trouble
+    # (20 failures at a backoff capped at 30 s).
+    check_failures_max: int = 20
+
+    # A run that was just created may take a moment to be visible everywhere.
+    not_found_max: int = 3
+
+    # How often a run may ask for tool outputs that the server has already accepted.
+    stale_looks_max: int = 50
+
+    # Tool turns; a model that calls tools in a circle would go on for ever.
+    turns_max: int = 20
+
+    # How long a cancelled run may take to end before it is left alone
+    # (`cancelling` that never becomes `cancelled` has been seen on real servers).
+    cancel_grace_seconds: float = 30.0
+
+    # A refused key or an empty account is known within milliseconds. Until the first call is
+    # answered, or for this long, no second one is sent.
+    trial_seconds: float = 2.0
+
+    # The name of the lane for checks and cancels when they have a limit of their own; None: they
+    # share the lane of their model. Whether checks count against a model's limit is not documented.
+    checks_lane: str | None = None

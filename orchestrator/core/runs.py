@@ -1,0 +1,67 @@
+"""A run as the scheduler keeps it: small, because there may be a million of them."""
+
+from dataclasses import dataclass, field
+
+from orchestrator.core.model import (
+    NO_USAGE,
+    Outcome,
+    Request,
+    RunError,
+    ToolCall,
+    ToolOutput,
+    Usage,
+)
+from orchestrator.core.states import State
+
+
+@dataclass(slots=True)
+class Answering:
+    """The tool calls of one turn and the outputs that have come so far."""
+
+    calls: tuple[ToolCall, ...]
+    continuation: bytes | None
+    outputs: dict[str, ToolOutput] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.outputs) == len(self.calls)
+
+    def in_order(self) -> tuple[ToolOutput, ...]:
+        """The outputs in the order in which the model asked."""
+        return tuple(self.outputs[call.call_id] for call in self.calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a run is not wanted any more, and what its request's outcome will be."""
+
+    outcome: Outcome
+    error: RunError
+    cancel_remote: bool
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One request on its way. Times are on the driver's clock; `inf` means not yet."""
+
+    number: int
+    request: Request
+    state: State = State.WAITING
+    run_id: str = ""
+    started_at: float = float("inf")  # the first create was sent
+    deadline_at: float = float("inf")
+    due_at: float = 0.0  # the time that the schedule last held for it
+    pending_at: float = 0.0  # last time it was known not to be finished
+    creates: int = 0
+    checks: int = 0
+    looks: int = 0  # checks since it was created or given tool outputs
+    turns: int = 0
+    attempts_failed: int = 0
+    waits: int = 0  # times it was turned away by a rate limit
+    failures: int = 0  # of the call that is wanted now, in a row
+    cancels: int = 0
+    stale_looks: int = 0  # checks that asked for tool calls that were already answered
+    usage: Usage = NO_USAGE
+    answering: Answering | None = None
+    answered: frozenset[str] = frozenset()  # ids of tool calls whose outputs were accepted
+    stop: Stop | None = None

@@ -1,0 +1,144 @@
+"""Events in, actions out: decides what is done next for every run in flight.
+
+Rules: no clock, no chance, no ids of its own; `now` and `chance` are given. `handle` takes what
+happened and returns what must be done at once. Calls wait in lanes until the driver holds a permit
+and asks with `next_call`. `next_due` says when time alone will change something.
+
+Where to look: the table of states in states.py; which call is next in calls.py; what follows from
+an answer in course.py, from a failed call in setbacks.py, and how a request ends in endings.py.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import assert_never
+
+from orchestrator.core import events
+from orchestrator.core.actions import Call, Deed
+from orchestrator.core.calls import Calls
+from orchestrator.core.course import Course
+from orchestrator.core.endings import Endings
+from orchestrator.core.model import Outcome, RunError
+from orchestrator.core.roster import WANTED_IN, Roster
+from orchestrator.core.rules import Rules
+from orchestrator.core.runs import Run, Stop
+from orchestrator.core.setbacks import Setbacks
+from orchestrator.core.states import Change, State
+from orchestrator.core.totals import Totals
+
+
+class Scheduler:
+    """Holds every run in flight and decides what is done about it.
+
+    Args:
+        rules: Bounds and times.
+        chance: Gives a number in [0, 1) for jitter.
+    """
+
+    def __init__(self, rules: Rules, chance: Callable[[], float]) -> None:
+        self.roster = Roster(rules)
+        self._calls = Calls(self.roster, rules)
+        self._endings = Endings(self.roster, rules)
+        self._course = Course(self.roster, rules, self._endings, chance)
+        self._setbacks = Setbacks(self.roster, rules, self._endings, chance)
+
+    @property
+    def totals(self) -> Totals:
+        return self.roster.totals
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.roster.runs)
+
+    @property
+    def creates_stopped(self) -> RunError | None:
+        """Why nothing new is created any more, or None."""
+        return self._endings.creates_stopped
+
+    def next_due(self) -> float | None:
+        """When `TimePassed` will change something; None when only an answer will."""
+        due_at = self.roster.schedule.next_due()
+        trial_until = None if self._calls.trial_over else self._calls.trial_until
+        if due_at is None or trial_until is None:
+            return trial_until if due_at is None else due_at
+        return min(due_at, trial_until)
+
+    def busy_lanes(self) -> list[str]:
+        """The lanes in which something may wait for a permit."""
+        return [name for name, lane in self.roster.lanes.items() if lane]
+
+    def tokens_wanted(self, lane: str, now: float) -> int:
+        """The tokens that the most urgent call of a lane reserves; 0 when it needs none."""
+        return self._calls.tokens_wanted(lane, now)
+
+    def next_call(self, lane: str, now: float, tokens_free: float = float("inf")) -> Call | None:
+        """The most urgent call of a lane that fits into `tokens_free`, to be sent now.
+
+        The driver holds a permit of this lane when it asks, so no permit goes to stale work.
+        """
+        return self._calls.next_call(lane, now, tokens_free)
+
+    def handle(self, event: events.Event, now: float) -> list[Deed]:
+        """Take in what happened; what must be done at once comes back.
+
+        An event about a run that has ended meanwhile is late, and means nothing.
+        """
+        return list(self._deeds_after(event, now))
+
+    def _deeds_after(self, event: events.Event, now: float) -> Iterator[Deed]:
+        match event:
+            case events.RequestAdmitted():
+                return self._admitted(event, now)
+            case events.TimePassed():
+                return self._time_passed(now)
+            case events.CreatesStopped(code=code, reason=reason):
+                return self._endings.stop_creates(RunError(code, reason), now)
+            case events.RunCreated() | events.CreateFailed():
+                self._calls.trial_over = True
+        run = self.roster.runs.get(event.number)
+        return iter(()) if run is None else self._told_of(run, event, now)
+
+    def _told_of(  # noqa: C901, PLR0911 - one arm for each event
+        self, run: Run, event: events.RunEvent, now: float
+    ) -> Iterator[Deed]:
+        match event:
+            case events.RunCreated(seen=seen):
+                return self._course.created(run, seen, now)
+            case events.OutputsAccepted(seen=seen):
+                return self._course.outputs_accepted(run, seen, now)
+            case events.RunSeen(seen=seen):
+                run.failures = 0
+                return self._course.seen(run, seen, now)
+            case events.CancelAccepted(seen=seen):
+                run.cancels += 1
+                return self._course.seen(run, seen, now)
+            case events.ToolFinished(output=output):
+                return self._course.tool_finished(run, output, now)
+            case events.CreateFailed(failure=failure):
+                return self._setbacks.send_failed(run, failure, Change.CREATE_FAILED, now)
+            case events.OutputsFailed(failure=failure):
+                return self._setbacks.send_failed(run, failure, Change.OUTPUTS_FAILED, now)
+            case events.CheckFailed(failure=failure):
+                return self._setbacks.check_failed(run, failure, now)
+            case events.CancelFailed(failure=failure):
+                return self._setbacks.cancel_failed(run, failure, now)
+            case events.StopRequested():
+                error = RunError(event.outcome.value, event.reason)
+                stop = Stop(event.outcome, error, event.cancel_remote)
+                return self._endings.stop(run, stop, now)
+            case _:
+                assert_never(event)
+
+    def _admitted(self, event: events.RequestAdmitted, now: float) -> Iterator[Deed]:
+        run = self.roster.admit(event.number, event.request, now)
+        if self.creates_stopped is None:
+            self.roster.line_up(run, now)
+        else:
+            yield from self._endings.end(run, Outcome.STOPPED, now, error=self.creates_stopped)
+
+    def _time_passed(self, now: float) -> Iterator[Deed]:
+        for number in self.roster.schedule.take_due(now):
+            run = self.roster.runs[number]
+            if now >= run.deadline_at:
+                yield from self._endings.deadline_passed(run, now)
+            elif run.state in WANTED_IN:
+                # What was sent before goes before what is new.
+                self.roster.line_up(run, now, first=run.state is State.WAITING)

@@ -1,0 +1,39 @@
+"""What the scheduler counts, for the summary and the progress display."""
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+
+from orchestrator.core.model import Outcome
+from orchestrator.core.states import State
+
+
+def _doubles() -> "array[float]":
+    return array("d")
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts since the start; `in_state` is how things stand now."""
+
+    admitted: int = 0
+    in_flight_max: int = 0
+    created: int = 0
+    checks: int = 0
+    turns: int = 0
+    tool_calls: int = 0
+    retries: int = 0  # calls sent again and runs created again
+    waits: int = 0  # calls turned away by a rate limit
+    creates_lost: int = 0  # sent again though the first may have been done: possibly paid twice
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    in_state: Counter[State] = field(default_factory=Counter)
+    # Seconds from the end of a run (or its wish for tools) to our noticing, 8 bytes a run.
+    detection_delays_seconds: "array[float]" = field(default_factory=_doubles)
+
+    @property
+    def ended(self) -> int:
+        return self.outcomes.total()
+
+    @property
+    def in_flight(self) -> int:
+        return self.admitted - self.ended

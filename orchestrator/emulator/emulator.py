@@ -1,0 +1,158 @@
+"""The pretend OpenAI itself: one call in, one reply out, time given as an argument.
+
+There is no clock, no chance and no waiting in here. Each API family has a file that registers its
+routes; what holds for all of them (keys, limits, faults, books) is in state.py.
+"""
+
+from dataclasses import replace
+from itertools import chain
+
+from orchestrator.emulator import at_once, chat, models, responses
+from orchestrator.emulator.books import Books, Record
+from orchestrator.emulator.calls import Call, Reply, json_reply, plain_path
+from orchestrator.emulator.chance import digest
+from orchestrator.emulator.faults import Fault
+from orchestrator.emulator.refusals import Refusal, invalid, not_found
+from orchestrator.emulator.settings import Settings
+from orchestrator.emulator.state import Route, State, Visit
+
+OWN_PAGES = "emulator"
+CALLS_SHOWN_DEFAULT = 1000
+CALLS_SHOWN_MAX = 100_000
+
+FAMILIES = (responses, chat, at_once, models)
+
+
+class Emulator:
+    """A pretend OpenAI. `handle` is all there is to it; the books tell what it did."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._state = State(settings or Settings())
+        self._sequence = 0
+        self._places: dict[tuple[str, ...], dict[str, Route]] = {}
+        for route in chain.from_iterable(family.ROUTES for family in FAMILIES):
+            place = tuple(route.path.strip("/").split("/"))
+            self._places.setdefault(place, {})[route.method] = route
+
+    @property
+    def settings(self) -> Settings:
+        """What it was made with."""
+        return self._state.settings
+
+    @property
+    def books(self) -> Books:
+        """What it has served."""
+        return self._state.books
+
+    def handle(self, call: Call, now: float) -> Reply:
+        """Serve one call that arrives `now`, in seconds that never run backwards."""
+        segments = plain_path(call.path)
+        if segments[:1] == (OWN_PAGES,):
+            return self._own_page(call, segments[1:], now)
+        routes, run_id = self._find(segments)
+        route = routes.get(call.method)
+        visit = self._state.receive(call, route.name if route else "unknown", run_id, now)
+        self._sequence += 1
+        if Fault.DROP_BEFORE in visit.faults:
+            self._state.play(visit, Fault.DROP_BEFORE)
+            return self._record(visit, Reply(0, drop=True))
+        try:
+            self._state.check_key(call)
+            if route is None:
+                raise _no_such_place(call, known=bool(routes))
+            reply = route.handler(self._state, visit)
+        except Refusal as refusal:
+            reply = refusal.reply()
+            worked = False
+        else:
+            worked = True
+        return self._record(visit, self._spoilt(visit, reply, worked=worked))
+
+    def _find(self, segments: tuple[str, ...]) -> tuple[dict[str, Route], str | None]:
+        """The routes at this place by method, and the id in the path."""
+        if segments in self._places:
+            return self._places[segments], None
+        if len(segments) > 1:
+            routes = self._places.get((segments[0], "{id}", *segments[2:]))
+            if routes is not None:
+                return routes, segments[1]
+        return {}, None
+
+    def _spoilt(self, visit: Visit, reply: Reply, *, worked: bool) -> Reply:
+        """The reply after the faults that strike when the work is done."""
+        if Fault.SLOW in visit.faults:
+            self._state.play(visit, Fault.SLOW)
+            slow = self._state.settings.slow_seconds
+            reply = replace(reply, delay_seconds=reply.delay_seconds + slow)
+        if worked and Fault.DROP_AFTER in visit.faults:
+            self._state.play(visit, Fault.DROP_AFTER)
+            return replace(reply, drop=True)
+        if worked and Fault.MALFORMED in visit.faults:
+            self._state.play(visit, Fault.MALFORMED)
+            return replace(reply, body=reply.body[: len(reply.body) // 2])
+        return reply
+
+    def _record(self, visit: Visit, reply: Reply) -> Reply:
+        """Write the call into the books and give its reply the headers that every reply has."""
+        request_id = "req_" + digest(self.settings.seed, "request", self._sequence)
+        status = str(reply.status)
+        if reply.drop:
+            status = "dropped_before" if Fault.DROP_BEFORE in visit.played else "dropped_after"
+        self.books.write(
+            Record(
+                sequence=self._sequence,
+                at_seconds=visit.now,
+                route=visit.route,
+                status=status,
+                model=visit.model,
+                run_id=visit.run_id,
+                client_request_id=visit.call.headers.get("x-client-request-id"),
+                request_id=request_id,
+                fault=",".join(visit.played) or None,
+                metadata=visit.metadata,
+                body_digest=visit.body_digest or None,
+            )
+        )
+        headers = {
+            **reply.headers,
+            **visit.headers,
+            "x-request-id": request_id,
+            "openai-processing-ms": str(round(reply.delay_seconds * 1000) or 1),
+            "openai-version": "2020-10-01",
+            "openai-organization": "org-emulator",
+        }
+        return replace(reply, headers=headers)
+
+    def _own_page(self, call: Call, page: tuple[str, ...], now: float) -> Reply:
+        """The emulator's own pages: free of keys, limits, faults and books."""
+        try:
+            if call.method != "GET":
+                raise _no_such_place(call, known=True)
+            if page == ("health",):
+                return json_reply({"status": "ok"})
+            if page == ("books",):
+                return json_reply(self.books.snapshot(now))
+            if page == ("calls",):
+                after = _whole(call, "after", 0)
+                limit = min(_whole(call, "limit", CALLS_SHOWN_DEFAULT), CALLS_SHOWN_MAX)
+                records = self.books.calls(after, limit)
+                return json_reply({"calls": [record._asdict() for record in records]})
+            raise _no_such_place(call, known=False)
+        except Refusal as refusal:
+            return refusal.reply()
+
+
+def _no_such_place(call: Call, *, known: bool) -> Refusal:
+    if known:
+        message = f"Not allowed to {call.method} on {call.path}."
+        return Refusal(405, message, code="method_not_allowed")
+    return not_found(f"Invalid URL ({call.method} {call.path})", code="unknown_url")
+
+
+def _whole(call: Call, name: str, default: int) -> int:
+    given = call.query.get(name, "")
+    if not given:
+        return default
+    if given.isascii() and given.isdecimal():
+        return int(given)
+    raise invalid(f"{name} must be a whole number, got {given!r}.", param=name)

@@ -1,0 +1,8 @@
+"""What is wrong with the emulator's settings, said so that a person can put it right."""
+
+
+class EmulatorMistake(ValueError):
+    """A setting, or a file that settings point to, can't be used.
+
+    The message names what was given, where (file and line or rule), and what to do.
+    """

@@ -1,0 +1,62 @@
+"""Refusals in OpenAI's words: the status, and the error body that the client library reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.emulator.calls import JSON_HEADERS, Reply, json_reply
+
+HTTP_SERVER_ERRORS = 500
+
+
+@dataclass(slots=True, eq=False)
+class Refusal(Exception):  # noqa: N818 - it is an answer of the pretend API, no error of ours
+    """The call is answered with an error body instead of a result."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    code: str | None = None
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def reply(self) -> Reply:
+        """The HTTP side of the refusal."""
+        error = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        plain = json_reply({"error": error}, self.status)
+        return Reply(plain.status, {**JSON_HEADERS, **self.headers}, plain.body)
+
+
+def invalid(message: str, *, param: str | None = None, code: str | None = None) -> Refusal:
+    """The request itself is wrong; sending it again does not help."""
+    return Refusal(400, message, param=param, code=code)
+
+
+def missing(param: str) -> Refusal:
+    """A parameter that has to be there isn't."""
+    return invalid(
+        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )
+
+
+def not_found(message: str, *, param: str | None = None, code: str | None = None) -> Refusal:
+    """There is no such thing, or there is no such thing any more."""
+    return Refusal(404, message, param=param, code=code)
+
+
+def unauthorised(message: str) -> Refusal:
+    """No key, or a wrong one. The key is never repeated."""
+    return Refusal(401, message, code="invalid_api_key")
+
+
+def server_fault(status: int) -> Refusal:
+    """500 and 503 as they come from an API that has trouble of its own."""
+    if status == HTTP_SERVER_ERRORS:
+        message = "The server had an error while processing your request. Sorry about that!"
+        return Refusal(status, message, type="server_error", code="server_error")
+    message = "The server is currently overloaded with other requests. Sorry about that!"
+    return Refusal(status, message, type="server_error", code="server_is_overloaded")

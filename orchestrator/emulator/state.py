@@ -1,0 +1,189 @@
+"""What the pretend API knows and decides for every family: who may, how much, and what goes wrong."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from orchestrator.emulator.answers import Answer, Answers
+from orchestrator.emulator.books import Books
+from orchestrator.emulator.calls import Call, Reply
+from orchestrator.emulator.chance import digest, draw
+from orchestrator.emulator.durations import Durations, Fixed, Uniform
+from orchestrator.emulator.faults import Fault, Faults
+from orchestrator.emulator.limits import Limits
+from orchestrator.emulator.refusals import Refusal, invalid, not_found, server_fault, unauthorised
+from orchestrator.emulator.runs import Runs
+from orchestrator.emulator.settings import Settings
+
+# Embeddings, moderations and lists come back at once; measured ones take some 20 to 50 ms.
+SHORT = Uniform(0.02, 0.05)
+
+BodyT = TypeVar("BodyT")
+
+
+@dataclass(slots=True)
+class Visit:
+    """One call on its way through: what it asks for, and what has been found out about it.
+
+    `key` stands for this very call whatever else arrives: what it asks for, and that it is the
+    nth time somebody asks it. `body_digest` stands for the body alone.
+    """
+
+    call: Call
+    now: float
+    route: str
+    key: str
+    body_digest: str
+    faults: frozenset[Fault] = frozenset()
+    run_id: str | None = None
+    model: str | None = None
+    metadata: Mapping[str, str] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    played: list[Fault] = field(default_factory=list)
+
+    def read(self, kind: type[BodyT]) -> BodyT:
+        """The body as this struct; a 400 where it is no JSON or has wrong types."""
+        try:
+            return msgspec.json.decode(self.call.body, type=kind)
+        except msgspec.ValidationError as error:
+            raise invalid(f"Invalid type: {error}.", code="invalid_type") from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise invalid(
+                "We could not parse the JSON body of your request. The OpenAI API expects a JSON "
+                "payload, but what was sent was not valid JSON."
+            ) from None
+
+
+class State:
+    """The pretend API's memory and its rules that hold for every family."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.faults = Faults(settings.seed, settings.faults)
+        self.limits = Limits(settings.rpm, settings.tpm, refused_count=settings.refused_count)
+        self.answers = Answers(settings.rules, settings.answers)
+        self.runs = Runs(settings.retention_seconds)
+        self.books = Books(self.runs, self.limits)
+        self._times_asked: Counter[str] = Counter()
+
+    def receive(self, call: Call, route: str, run_id: str | None, now: float) -> Visit:
+        """Find out what can be told about a call before anything is done for it."""
+        body_digest = digest(call.body) if call.body else ""
+        what = digest(route, run_id or "", body_digest)
+        self._times_asked[what] += 1
+        key = digest(what, self._times_asked[what])
+        faults = self.faults.of_call(key)
+        return Visit(call, now, route, key, body_digest, faults, run_id)
+
+    def check_key(self, call: Call) -> None:
+        """Let in who has a key (the right one, where one is set)."""
+        bearer = call.headers.get("authorization", "").strip()
+        given = bearer[7:].strip() if bearer[:7].lower() == "bearer " else ""
+        given = given or call.headers.get("api-key", "").strip()  # as Azure's client sends it
+        if not given:
+            raise unauthorised(
+                "You didn't provide an API key. You need to provide your API key in an "
+                "Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+            )
+        if self.settings.api_key is not None and given != self.settings.api_key:
+            raise unauthorised("Incorrect API key provided.")
+
+    def check_model(self, model: str | None) -> str:
+        """The model, if one is named and exists."""
+        if not model:
+            raise invalid("you must provide a model parameter")
+        if self.settings.models is not None and model not in self.settings.models:
+            raise not_found(
+                f"The model '{model}' does not exist or you do not have access to it.",
+                code="model_not_found",
+            )
+        return model
+
+    def admit(self, visit: Visit, model: str, tokens: int) -> None:
+        """Charge the call to the model's limits and play the faults that do no work.
+
+        Every counted call passes here once, after its body was checked and before its work is
+        done. Raises the refusal.
+        """
+        visit.model = model
+        visit.headers |= self.limits.admit(model, tokens, visit.now)
+        self._play_refusals(visit)
+
+    def admit_check(self, visit: Visit, model: str) -> None:
+        """The same for a call about a run that exists already."""
+        if self.settings.checks_count:
+            self.admit(visit, model, 0)
+        else:
+            visit.model = model
+            self._play_refusals(visit)
+
+    def _play_refusals(self, visit: Visit) -> None:
+        for fault, status in ((Fault.ERROR_500, 500), (Fault.ERROR_503, 503)):
+            if fault in visit.faults:
+                self.play(visit, fault)
+                raise server_fault(status)
+        if Fault.ERROR_429 in visit.faults:
+            self.play(visit, Fault.ERROR_429)
+            visit.headers.clear()
+            message = "Rate limit reached for requests."
+            raise Refusal(429, message, "requests", "rate_limit_exceeded")
+
+    def play(self, visit: Visit, fault: Fault) -> None:
+        """Note that the visit meets this fault."""
+        visit.played.append(fault)
+        self.books.met(fault)
+
+    def hangs(self, visit: Visit) -> bool:
+        """Whether what this visit creates never ends; noted where it does."""
+        if not self.faults.hangs(visit.key):
+            return False
+        self.play(visit, Fault.HANG)
+        return True
+
+    def new_id(self, prefix: str, *parts: str | float) -> str:
+        """An id that is the same for the same parts and seed."""
+        return prefix + digest(self.settings.seed, prefix, *parts)
+
+    def seconds(self, durations: Durations, purpose: str, key: str) -> float:
+        """A duration for this purpose of the thing known by this key."""
+        if isinstance(durations, Fixed):
+            return durations.value_seconds
+        return durations.seconds(draw(self.settings.seed, purpose, key))
+
+    def answer_seconds(self, answer: Answer, key: str) -> float:
+        """How long the model takes to give this answer."""
+        if answer.run_seconds is not None:
+            return answer.run_seconds
+        return self.seconds(self.settings.run_seconds, "run", key)
+
+    def short_seconds(self, key: str) -> float:
+        """How long a quick answer takes; as long as every other where durations are fixed."""
+        fixed = isinstance(self.settings.run_seconds, Fixed)
+        return self.seconds(self.settings.run_seconds if fixed else SHORT, "short", key)
+
+    def unix(self, now: float) -> float:
+        """The wall-clock time, in unix seconds."""
+        return self.settings.epoch + now
+
+
+Handler = Callable[[State, Visit], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A place of the API: how it is reached and who answers there.
+
+    `path` is written without /v1; a segment in braces stands for the id of what is asked about.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+
+    @property
+    def name(self) -> str:
+        """How the books call it."""
+        return f"{self.method} /v1{self.path}"

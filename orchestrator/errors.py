@@ -1,0 +1,126 @@
+"""Every error of the program; the docstring of each is its message and its cure.
+
+Facts in braces are filled in when the error is raised and stay on it as attributes, so that a
+program can read what a person reads. `exit_code` is what the command line ends with.
+"""
+
+from typing import Any, ClassVar
+
+
+class OrchestratorError(Exception):
+    """Something went wrong in the orchestrator."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts = facts
+        super().__init__(" ".join((type(self).__doc__ or "").split()).format(**facts))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["facts"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuilt, (type(self), self.facts))
+
+
+def _rebuilt(kind: type[OrchestratorError], facts: dict[str, Any]) -> OrchestratorError:
+    return kind(**facts)
+
+
+class UserMistake(OrchestratorError):
+    """Something that you gave us can't be used. Nothing was sent."""
+
+    exit_code = 2
+
+
+class KeyMissing(UserMistake):
+    """There is no API key: OPENAI_API_KEY is missing or blank. Set it, or add --emulator to try
+    the program without a key and without cost."""
+
+
+class SourceMissing(UserMistake):
+    """{path} does not exist. Give a job folder (with a job.toml) or a .jsonl file."""
+
+
+class SourceUnusable(UserMistake):
+    """{path} can't be used as a source: {problem}. {cure}"""
+
+
+class RequestFileEmpty(UserMistake):
+    """{path} has no requests: the file is empty. Nothing was sent."""
+
+
+class LineUnusable(UserMistake):
+    """{path}, line {line}{custom_id}: {problem}. {cure}{more} Nothing was sent."""
+
+
+class RequestUnusable(UserMistake):
+    """This request can't be used{custom_id}: {problem}. {cure} Nothing was sent."""
+
+
+class InputChanged(OrchestratorError):
+    """{path}, line {line}: the file was changed while it was being read. Don't write to a request
+    file during an execution; start again with the new file."""
+
+    exit_code = 3
+
+
+class JobUnusable(UserMistake):
+    """{path}: {problem}. {cure} Nothing was sent."""
+
+
+class SettingUnusable(UserMistake):
+    """{name} = {value!r} can't be used: {problem}. {cure} Nothing was sent."""
+
+
+class ToolUnusable(UserMistake):
+    """The tool {tool!r} in {where} can't be used: {problem}. {cure} Nothing was sent."""
+
+
+class ToolsUnreadable(UserMistake):
+    """{path} can't be loaded as a file of tools: {problem}. {cure} Nothing was sent."""
+
+
+class OutputFolderTaken(UserMistake):
+    """{path} already holds the results of another execution. Give another folder with --out;
+    results are never overwritten. Nothing was sent."""
+
+
+class OutputFolderUnusable(UserMistake):
+    """{path} can't be used as an output folder: {problem}. Give another one with --out. Nothing
+    was sent."""
+
+
+class OutputFailed(OrchestratorError):
+    """{path} can't be written any more: {problem}. The execution was stopped; what is in the file
+    is whole. Make room or mend the folder, then run what is left into a new folder."""
+
+    exit_code = 3
+
+
+class ExecutionStopped(OrchestratorError):
+    """The execution was stopped early: {reason}. {cure}"""
+
+    exit_code = 3
+
+
+class OrchestratorClosed(OrchestratorError):
+    """This orchestrator is not open. Use it inside `async with Orchestrator(...) as orchestrator:`
+    and await its runs before the block ends."""
+
+
+class DriverBroken(OrchestratorError):
+    """The engine stopped because of an error of its own: {problem}. This is a bug; please report it
+    with the story that follows: {story}"""
+
+
+class TransitionImpossible(OrchestratorError):
+    """Run {number} ({family}) can't go from {state!r} by {change!r}. This is a bug; please report
+    it with the story of the run: {story}"""
+
+
+class InvariantBroken(OrchestratorError):
+    """{what}. This is a bug; please report it with the story of the run: {story}"""
