@@ -52,6 +52,11 @@ class Calls:
             return self._call_for(want, run, lane, now)
         return None
 
+    def end_trial(self, now: float) -> None:
+        """Nobody has to wake for the trial any more once its time has passed."""
+        if self.trial_until is not None and now >= self.trial_until:
+            self.trial_over = True
+
     def _held_by_trial(self, now: float) -> bool:
         """Until the first create is answered it is out on trial: a refused key costs one call."""
         if self.trial_until is None:

@@ -46,15 +46,19 @@ class Course:
         return self._accepted(run, seen, now)
 
     def _accepted(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
-        if seen.run_id != run.run_id:
+        # A direct answer is always a new turn: some servers number its calls from 0 each time.
+        if seen.run_id != run.run_id or run.request.family is Family.DIRECT:
             run.answered = frozenset()
             run.stale_looks = 0
         run.run_id = seen.run_id
-        run.failures = 0
+        run.failures = run.missing = 0
         run.looks = 0
         return self.seen(run, seen, now)
 
     def seen(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        if run.request.family is Family.DIRECT and _nothing_to_do(seen):
+            yield from self._not_understood(run, seen, now)
+            return
         if seen.status is Status.PENDING:
             yield from self._still_running(run, seen.look_again_seconds, now)
             return
@@ -87,6 +91,12 @@ class Course:
         if run.stop is not None and outcome is not Outcome.COMPLETED:
             outcome, error = run.stop.outcome, run.stop.error
         yield from self._endings.end(run, outcome, now, answer=seen.answer, error=error)
+
+    def _not_understood(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        message = f"{run.request.url} answers at once, yet it says {seen.said!r} and no more"
+        error = RunError("unfinished_answer", message)
+        run.usage += seen.usage
+        yield from self._endings.end(run, Outcome.UNKNOWN, now, answer=seen.answer, error=error)
 
     def _worth_another_run(self, run: Run, seen: Seen) -> bool:
         return (
@@ -122,16 +132,16 @@ class Course:
     # Tools.
 
     def _call_tools(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
-        if run.turns >= self._rules.turns_max:
-            message = f"the model still asks for tools after {run.turns} turns"
-            error = RunError("too_many_turns", message)
-            yield from self._endings.end(run, Outcome.FAILED, now, answer=seen.answer, error=error)
-            return
         if run.stop is not None:
             stop = run.stop
             yield from self._endings.end(
                 run, stop.outcome, now, answer=seen.answer, error=stop.error
             )
+            return
+        if run.turns >= self._rules.turns_max:
+            message = f"the model still asks for tools after {run.turns} turns"
+            error = RunError("too_many_turns", message)
+            yield from self._endings.end(run, Outcome.FAILED, now, answer=seen.answer, error=error)
             return
         unanswered = {c.call_id: c for c in seen.tool_calls if c.call_id not in run.answered}
         run.answering = Answering(tuple(unanswered.values()), seen.continuation)
@@ -158,7 +168,8 @@ class Course:
         answering = run.answering
         if run.state is not State.TOOLS or answering is None:
             return
-        answering.outputs.setdefault(output.call_id, output)
+        if any(call.call_id == output.call_id for call in answering.calls):
+            answering.outputs.setdefault(output.call_id, output)
         if answering.complete:
             self._roster.move(run, Change.TOOLS_FINISHED, now)
             self._roster.line_up(run, now)
@@ -166,7 +177,10 @@ class Course:
 
 
 def _all_answered(run: Run, seen: Seen) -> bool:
-    # A direct answer is always a new turn, and some servers number its calls from 0 each time.
-    return run.request.family is not Family.DIRECT and all(
-        call.call_id in run.answered for call in seen.tool_calls
-    )
+    return all(call.call_id in run.answered for call in seen.tool_calls)
+
+
+def _nothing_to_do(seen: Seen) -> bool:
+    """Neither an end nor a tool to call; there is no run that could be looked at again."""
+    asks_for_nothing = seen.status is Status.REQUIRES_ACTION and not seen.tool_calls
+    return seen.status is Status.PENDING or asks_for_nothing

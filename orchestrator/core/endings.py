@@ -59,6 +59,8 @@ class Endings:
         run that has to be cancelled.
         """
         run.stop = stop
+        if stop.cancel_remote and run.state is State.STOPPING:
+            return  # its cancel waits already, for a permit or for its next try
         run.deadline_at = now + self._rules.cancel_grace_seconds
         if stop.cancel_remote and run.state in CALL_OUT:
             return

@@ -24,6 +24,7 @@ class Cause(StrEnum):
     CONFLICT = "conflict"
     BAD_REQUEST = "bad_request"
     SERVER_ERROR = "server_error"
+    INTERNAL = "internal_error"  # our own fault
 
 
 class Verdict(StrEnum):
@@ -69,6 +70,7 @@ VERDICT_ON_CREATE: Mapping[Cause, Verdict] = MappingProxyType(
         Cause.CONFLICT: Verdict.RETRY,  # 409: the resource was busy
         Cause.BAD_REQUEST: Verdict.FAIL,  # deterministic: the same body gives the same answer
         Cause.SERVER_ERROR: Verdict.RETRY,
+        Cause.INTERNAL: Verdict.FAIL,  # a bug must not pay for the same work ten times
     }
 )
 
@@ -80,6 +82,7 @@ VERDICT_ON_CHECK: Mapping[Cause, Verdict] = MappingProxyType(
         Cause.PERMISSION: Verdict.RETRY,
         Cause.NOT_FOUND: Verdict.RETRY,  # a new run may take a moment to be visible everywhere
         Cause.BAD_REQUEST: Verdict.RETRY,  # some servers answer 400 for a missing run
+        Cause.INTERNAL: Verdict.RETRY,
         Cause.QUOTA: Verdict.WAIT,  # looking costs nothing, and the work is paid
     }
 )

@@ -60,4 +60,4 @@ class Backoff:
             self.first_seconds * self.factor ** min(failures - 1, 64), self.gap_seconds_max
         )
         jittered = planned * (0.5 + 0.5 * chance)
-        return jittered + (retry_after_seconds or 0.0)
+        return jittered + max(0.0, retry_after_seconds or 0.0)

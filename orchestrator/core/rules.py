@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.polling import Backoff, Polling
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rules:
     """How the scheduler treats runs. Everything that repeats has a bound."""
 

@@ -59,6 +59,7 @@ class Run:
     attempts_failed: int = 0
     waits: int = 0  # times it was turned away by a rate limit
     failures: int = 0  # of the call that is wanted now, in a row
+    missing: int = 0  # checks in a row that did not find it, other failures not counted
     cancels: int = 0
     stale_looks: int = 0  # checks that asked for tool calls that were already answered
     usage: Usage = NO_USAGE

@@ -105,7 +105,7 @@ class Scheduler:
             case events.OutputsAccepted(seen=seen):
                 return self._course.outputs_accepted(run, seen, now)
             case events.RunSeen(seen=seen):
-                run.failures = 0
+                run.failures = run.missing = 0
                 return self._course.seen(run, seen, now)
             case events.CancelAccepted(seen=seen):
                 run.cancels += 1
@@ -135,6 +135,7 @@ class Scheduler:
             yield from self._endings.end(run, Outcome.STOPPED, now, error=self.creates_stopped)
 
     def _time_passed(self, now: float) -> Iterator[Deed]:
+        self._calls.end_trial(now)
         for number in self.roster.schedule.take_due(now):
             run = self.roster.runs[number]
             if now >= run.deadline_at:

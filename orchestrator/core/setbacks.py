@@ -11,11 +11,15 @@ from orchestrator.core.failures import (
     Failure,
     Verdict,
 )
+from orchestrator.core.families import FACTS
 from orchestrator.core.model import Outcome, RunError
+from orchestrator.core.polling import KEPT_PART_MAX
 from orchestrator.core.roster import Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run
 from orchestrator.core.states import Change
+
+TURNED_AWAY = frozenset({Cause.RATE_LIMITED, Cause.QUOTA})
 
 
 class Setbacks:
@@ -72,10 +76,9 @@ class Setbacks:
             self._roster.totals.waits += 1
         else:
             run.failures += 1
-        missing = failure.cause in {Cause.NOT_FOUND, Cause.BAD_REQUEST}
-        if run.failures >= (
-            self._rules.not_found_max if missing else self._rules.check_failures_max
-        ):
+        run.missing += failure.cause in {Cause.NOT_FOUND, Cause.BAD_REQUEST}
+        given_up = run.failures >= self._rules.check_failures_max
+        if given_up or run.missing >= self._rules.not_found_max:
             if run.stop is not None:
                 yield from self._endings.end(run, run.stop.outcome, now, error=run.stop.error)
                 return
@@ -87,11 +90,14 @@ class Setbacks:
         if run.stop is not None and run.cancels == 0:
             yield from self._endings.stop(run, run.stop, now)
             return
-        self._roster.wake(run, now + self._gap(run, failure))
+        # A long Retry-After must not outlast the result.
+        keeps = FACTS[run.request.family].keeps_result_seconds
+        self._roster.wake(run, now + min(self._gap(run, failure), keeps * KEPT_PART_MAX))
 
     def cancel_failed(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
         """A refused cancel often means that the run has just ended, so it is looked at again."""
         run.failures += 1
+        run.waits += failure.cause in TURNED_AWAY
         if failure.cause in {Cause.BAD_REQUEST, Cause.CONFLICT, Cause.NOT_FOUND}:
             run.cancels += 1
             self._roster.move(run, Change.CANCEL_REFUSED, now, failure.cause)
@@ -115,7 +121,7 @@ class Setbacks:
 
     def _gap(self, run: Run, failure: Failure) -> float:
         # A limit that turns calls away again and again is asked less and less often.
-        times = run.waits if failure.cause is Cause.RATE_LIMITED else run.failures
+        times = run.waits if failure.cause in TURNED_AWAY else run.failures
         return self._rules.backoff.gap_seconds(
             max(times, 1), failure.retry_after_seconds, self._chance()
         )

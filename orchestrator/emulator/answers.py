@@ -12,6 +12,7 @@ from orchestrator.emulator.mistakes import EmulatorMistake
 from orchestrator.emulator.refusals import Refusal
 from orchestrator.emulator.rules import Rule, fill
 from orchestrator.emulator.schema_sample import sample
+from orchestrator.emulator.tables import read_text
 
 # OpenAI's rule of thumb for English text.
 CHARACTERS_PER_TOKEN = 4
@@ -33,7 +34,8 @@ class Question:
     """What the model is asked, whatever the endpoint.
 
     `turn` counts the rounds of tool calls that are already answered; `must_call` is the name of
-    the tool that has to be called, "" for any, None for none. `key` stands for the body.
+    the tool that has to be called, "" for any, None for none. `key` stands for the body, `schema`
+    is what the answer has to keep to, None for free text.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Question:
     must_call: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     tokens_max: int | None = None
+    schema: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,8 @@ class Answers:
             arguments = _arguments(sample(named[0].parameters) or {})
             return Answer(tool_calls=[AskedTool(named[0].name, arguments)])
         text = self._filed(question)
+        if text is None and question.schema is not None:
+            text = json.dumps(sample(question.schema), ensure_ascii=False)
         return _capped(question.text if text is None else text, question.tokens_max)
 
     def _filed(self, question: Question) -> str | None:
@@ -189,12 +194,7 @@ def read_answers(path: Path) -> dict[str, str]:
     Raises EmulatorMistake that names file and line.
     """
     texts: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{path}: can't be read ({error})"
-        raise EmulatorMistake(message) from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             key, answer = _filed_answer(path, number, line)
             texts[key] = answer

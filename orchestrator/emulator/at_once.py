@@ -1,4 +1,4 @@
-"""Completions, embeddings, moderations: the endpoints that take a text or many and know no tools."""
+"""Completions, embeddings, moderations: endpoints that take a text or many and know no tools."""
 
 import hashlib
 import struct
@@ -13,7 +13,7 @@ from orchestrator.emulator.answers import Question, tokens_of
 from orchestrator.emulator.calls import Reply, json_reply
 from orchestrator.emulator.conversation import check_tokens_max, refuse_stream
 from orchestrator.emulator.direct import direct_seconds, finish_reason
-from orchestrator.emulator.refusals import invalid, missing
+from orchestrator.emulator.refusals import refuse_invalid, refuse_missing
 from orchestrator.emulator.state import Route, State, Visit
 
 DIMENSIONS_DEFAULT = 8  # enough to tell texts apart, and small on the wire
@@ -82,7 +82,7 @@ def complete(state: State, visit: Visit) -> Reply:
     check_tokens_max("max_tokens", request.max_tokens)
     if request.n is not None and not 1 <= request.n <= CHOICES_MAX:
         message = f"Invalid 'n': expected a value from 1 to {CHOICES_MAX}, got {request.n}."
-        raise invalid(message, param="n")
+        refuse_invalid(message, param="n")
     prompts = _inputs("prompt", request.prompt)
     tokens_in = sum(tokens for _, tokens in prompts)
     state.admit(visit, model, max(request.max_tokens or 0, tokens_in))
@@ -129,10 +129,10 @@ def embed(state: State, visit: Visit) -> Reply:
     dimensions = DIMENSIONS_DEFAULT if request.dimensions is None else request.dimensions
     if not 1 <= dimensions <= DIMENSIONS_MAX:
         message = f"Invalid 'dimensions': expected 1 to {DIMENSIONS_MAX}, got {dimensions}."
-        raise invalid(message, param="dimensions")
+        refuse_invalid(message, param="dimensions")
     if request.encoding_format not in {None, "float", "base64"}:
         message = f"Invalid value: '{request.encoding_format}'. Expected 'float' or 'base64'."
-        raise invalid(message, param="encoding_format")
+        refuse_invalid(message, param="encoding_format")
     tokens_in = sum(tokens for _, tokens in inputs)
     state.admit(visit, model, tokens_in)
     answer = state.answers.answer(Question(model, inputs[-1][0], visit.body_digest))
@@ -160,10 +160,10 @@ def moderate(state: State, visit: Visit) -> Reply:
     request = visit.read(ModerationRequest)
     model = state.check_model(request.model)
     if request.input is None:
-        raise missing("input")
+        refuse_missing("input")
     given = [request.input] if isinstance(request.input, str) else request.input
     if not given:
-        raise invalid("Invalid 'input': nothing to moderate.", param="input")
+        refuse_invalid("Invalid 'input': nothing to moderate.", param="input")
     texts = [one if isinstance(one, str) else one.text for one in given]
     if isinstance(given[0], ModerationPart):
         texts = ["\n".join(texts)]  # parts are one thing to judge, texts are many
@@ -186,15 +186,15 @@ ROUTES = (
 def _inputs(param: str, given: Given) -> list[tuple[str, int]]:
     """Each input as a text and what it costs; a text in tokens counts its tokens."""
     if given is None:
-        raise missing(param)
+        refuse_missing(param)
     several: Sequence[Any] = [given] if isinstance(given, str) else given
     if several and all(isinstance(one, int) for one in several):
         several = [several]
     if not several or len(several) > INPUTS_MAX or [] in several:
         message = f"'$.{param}' is invalid: 1 to {INPUTS_MAX} texts are needed, none of them empty."
-        raise invalid(message, param=param)
+        refuse_invalid(message, param=param)
     if len({type(one) for one in several}) > 1:
-        raise invalid(f"'$.{param}' is invalid: texts and tokens are mixed.", param=param)
+        refuse_invalid(f"'$.{param}' is invalid: texts and tokens are mixed.", param=param)
     return [
         (one, tokens_of(one))
         if isinstance(one, str)

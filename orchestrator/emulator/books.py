@@ -28,7 +28,7 @@ class Record(NamedTuple):
 
 
 class Books:
-    """Counts and records everything served at the pretend API, and nothing about the emulator's own pages."""
+    """Counts and records what the pretend API served; the emulator's own pages do not count."""
 
     def __init__(self, runs: Runs, limits: Limits) -> None:
         self._runs = runs

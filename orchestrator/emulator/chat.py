@@ -9,6 +9,7 @@ from orchestrator.emulator.calls import Reply, json_reply
 from orchestrator.emulator.conversation import (
     Conversation,
     Part,
+    answer_schema,
     check_metadata,
     check_tokens_max,
     must_call,
@@ -17,7 +18,7 @@ from orchestrator.emulator.conversation import (
     text_of,
 )
 from orchestrator.emulator.direct import direct_seconds, finish_reason
-from orchestrator.emulator.refusals import invalid, missing
+from orchestrator.emulator.refusals import refuse_invalid, refuse_missing
 from orchestrator.emulator.state import Route, State, Visit
 
 CHOICES_MAX = 128  # as the real API has it
@@ -47,6 +48,7 @@ class ChatRequest(msgspec.Struct):
     tool_choice: str | dict[str, Any] | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
+    response_format: dict[str, Any] | None = None
     n: int | None = None
     stream: bool | None = None
     metadata: dict[str, str] | None = None
@@ -75,6 +77,7 @@ def create(state: State, visit: Visit) -> Reply:
             must_call=forced,
             metadata=request.metadata or {},
             tokens_max=tokens_max,
+            schema=answer_schema(request.response_format),
         )
     )
     delay = direct_seconds(state, visit, answer)
@@ -111,13 +114,13 @@ def _check(request: ChatRequest) -> None:
     check_tokens_max("max_tokens", request.max_tokens)
     check_tokens_max("max_completion_tokens", request.max_completion_tokens)
     if request.messages is None:
-        raise missing("messages")
+        refuse_missing("messages")
     if not request.messages:
         message = "Invalid 'messages': empty array. Expected an array with minimum length 1."
-        raise invalid(message, param="messages", code="empty_array")
+        refuse_invalid(message, param="messages", code="empty_array")
     if request.n is not None and not 1 <= request.n <= CHOICES_MAX:
         message = f"Invalid 'n': expected a value from 1 to {CHOICES_MAX}, got {request.n}."
-        raise invalid(message, param="n")
+        refuse_invalid(message, param="n")
 
 
 def _read_messages(messages: list[ChatMessage]) -> Conversation:
@@ -125,7 +128,7 @@ def _read_messages(messages: list[ChatMessage]) -> Conversation:
     for position, message in enumerate(messages):
         if message.role == "tool":
             if not conversation.answer(message.tool_call_id or "", text_of(message.content)):
-                raise invalid(
+                refuse_invalid(
                     "Invalid parameter: messages with role 'tool' must be a response to a "
                     "preceding message with 'tool_calls'.",
                     param=f"messages.[{position}].role",
@@ -142,7 +145,7 @@ def _read_messages(messages: list[ChatMessage]) -> Conversation:
 
 def _refuse_unanswered(conversation: Conversation) -> None:
     if conversation.unanswered:
-        raise invalid(
+        refuse_invalid(
             "An assistant message with 'tool_calls' must be followed by tool messages responding "
             "to each 'tool_call_id'. The following tool_call_ids did not have response messages: "
             + ", ".join(conversation.unanswered),

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.emulator.answers import Tool
-from orchestrator.emulator.refusals import invalid
+from orchestrator.emulator.refusals import refuse_invalid
 
 METADATA_PAIRS_MAX = 16
 METADATA_NAME_CHARACTERS_MAX = 64
@@ -80,7 +80,7 @@ def read_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[Tool]:
         name = inner.get("name") if isinstance(inner, Mapping) else None
         if not isinstance(name, str) or not name:
             place = f"tools[{position}].name"
-            raise invalid(f"Missing required parameter: '{place}'.", param=place)
+            refuse_invalid(f"Missing required parameter: '{place}'.", param=place)
         functions.append(Tool(name, inner.get("parameters")))
     return functions
 
@@ -91,10 +91,10 @@ def must_call(choice: str | Mapping[str, Any] | None, tools: Sequence[Tool]) -> 
         return None
     if isinstance(choice, str):
         if choice != "required":
-            raise invalid(f"Invalid value: '{choice}'.", param="tool_choice", code="invalid_value")
+            refuse_invalid(f"Invalid value: '{choice}'.", param="tool_choice", code="invalid_value")
         if not tools:
             message = "Tool choice 'required' must be specified with 'tools' parameter."
-            raise invalid(message, param="tool_choice")
+            refuse_invalid(message, param="tool_choice")
         return ""
     if choice.get("type") != "function":
         return None
@@ -102,8 +102,16 @@ def must_call(choice: str | Mapping[str, Any] | None, tools: Sequence[Tool]) -> 
     name = inner.get("name") if isinstance(inner, Mapping) else None
     if not isinstance(name, str) or name not in {tool.name for tool in tools}:
         message = f"Tool choice '{name}' not found in 'tools' parameter."
-        raise invalid(message, param="tool_choice")
+        refuse_invalid(message, param="tool_choice")
     return name
+
+
+def answer_schema(wanted: Any) -> Any:
+    """The JSON schema that the answer has to keep to, in the form of either API; None for none."""
+    if not isinstance(wanted, Mapping) or wanted.get("type") != "json_schema":
+        return None
+    inner = wanted.get("json_schema", wanted)
+    return inner.get("schema") if isinstance(inner, Mapping) else None
 
 
 def check_metadata(metadata: Mapping[str, str] | None) -> None:
@@ -112,7 +120,7 @@ def check_metadata(metadata: Mapping[str, str] | None) -> None:
         return
     if len(metadata) > METADATA_PAIRS_MAX:
         message = f"Invalid 'metadata': too many properties, the maximum is {METADATA_PAIRS_MAX}."
-        raise invalid(message, param="metadata")
+        refuse_invalid(message, param="metadata")
     for name, value in metadata.items():
         if len(name) > METADATA_NAME_CHARACTERS_MAX or len(value) > METADATA_VALUE_CHARACTERS_MAX:
             message = (
@@ -120,18 +128,18 @@ def check_metadata(metadata: Mapping[str, str] | None) -> None:
                 f"take {METADATA_NAME_CHARACTERS_MAX} and values {METADATA_VALUE_CHARACTERS_MAX} "
                 "characters."
             )
-            raise invalid(message, param="metadata", code="string_above_max_length")
+            refuse_invalid(message, param="metadata", code="string_above_max_length")
 
 
 def check_tokens_max(param: str, tokens_max: int | None) -> None:
     """Refuse a maximum of tokens that leaves no room for an answer."""
     if tokens_max is not None and tokens_max < 1:
         message = f"Invalid '{param}': expected a value >= 1, but got {tokens_max} instead."
-        raise invalid(message, param=param, code="integer_below_min_value")
+        refuse_invalid(message, param=param, code="integer_below_min_value")
 
 
 def refuse_stream(stream: object) -> None:
     """Say that streams are not played here."""
     if stream:
         message = "The emulator does not stream; leave out 'stream' or set it to false."
-        raise invalid(message, param="stream", code="unsupported_value")
+        refuse_invalid(message, param="stream", code="unsupported_value")

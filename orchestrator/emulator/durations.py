@@ -10,6 +10,7 @@ from statistics import NormalDist
 from typing import Protocol
 
 from orchestrator.emulator.mistakes import EmulatorMistake
+from orchestrator.emulator.tables import read_text
 
 _NORMAL = NormalDist()
 
@@ -104,13 +105,12 @@ def read_trace(path: Path, column: str | None = None) -> Trace:
     "_ms"), else the first that holds a number. Milliseconds (a name that ends in "ms") are turned
     into seconds, empty cells are left out.
     """
+    reader = csv.reader(read_text(path).splitlines())
     try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            rows = [(reader.line_num, row) for reader in [csv.reader(lines)] for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        message = f"{path}: can't be read as CSV ({error})"
+        rows = [(reader.line_num, row) for row in reader if any(row)]
+    except csv.Error as error:
+        message = f"{path}, line {reader.line_num}: not valid CSV ({error})"
         raise EmulatorMistake(message) from error
-    rows = [(line, row) for line, row in rows if any(row)]
     if not rows:
         message = f"{path}: no durations in it; one column of seconds is needed"
         raise EmulatorMistake(message)

@@ -6,13 +6,14 @@ routes; what holds for all of them (keys, limits, faults, books) is in state.py.
 
 from dataclasses import replace
 from itertools import chain
+from typing import NoReturn
 
 from orchestrator.emulator import at_once, chat, models, responses
 from orchestrator.emulator.books import Books, Record
 from orchestrator.emulator.calls import Call, Reply, json_reply, plain_path
 from orchestrator.emulator.chance import digest
 from orchestrator.emulator.faults import Fault
-from orchestrator.emulator.refusals import Refusal, invalid, not_found
+from orchestrator.emulator.refusals import Refusal, refuse_invalid, refuse_not_found
 from orchestrator.emulator.settings import Settings
 from orchestrator.emulator.state import Route, State, Visit
 
@@ -59,7 +60,7 @@ class Emulator:
         try:
             self._state.check_key(call)
             if route is None:
-                raise _no_such_place(call, known=bool(routes))
+                _refuse_place(call, known=bool(routes))
             reply = route.handler(self._state, visit)
         except Refusal as refusal:
             reply = refusal.reply()
@@ -127,7 +128,7 @@ class Emulator:
         """The emulator's own pages: free of keys, limits, faults and books."""
         try:
             if call.method != "GET":
-                raise _no_such_place(call, known=True)
+                _refuse_place(call, known=True)
             if page == ("health",):
                 return json_reply({"status": "ok"})
             if page == ("books",):
@@ -137,22 +138,22 @@ class Emulator:
                 limit = min(_whole(call, "limit", CALLS_SHOWN_DEFAULT), CALLS_SHOWN_MAX)
                 records = self.books.calls(after, limit)
                 return json_reply({"calls": [record._asdict() for record in records]})
-            raise _no_such_place(call, known=False)
+            _refuse_place(call, known=False)
         except Refusal as refusal:
             return refusal.reply()
 
 
-def _no_such_place(call: Call, *, known: bool) -> Refusal:
+def _refuse_place(call: Call, *, known: bool) -> NoReturn:
     if known:
         message = f"Not allowed to {call.method} on {call.path}."
-        return Refusal(405, message, code="method_not_allowed")
-    return not_found(f"Invalid URL ({call.method} {call.path})", code="unknown_url")
+        raise Refusal(405, message, code="method_not_allowed")
+    refuse_not_found(f"Invalid URL ({call.method} {call.path})", code="unknown_url")
 
 
 def _whole(call: Call, name: str, default: int) -> int:
     given = call.query.get(name, "")
     if not given:
         return default
-    if given.isascii() and given.isdecimal():
-        return int(given)
-    raise invalid(f"{name} must be a whole number, got {given!r}.", param=name)
+    if not (given.isascii() and given.isdecimal()):
+        refuse_invalid(f"{name} must be a whole number, got {given!r}.", param=name)
+    return int(given)

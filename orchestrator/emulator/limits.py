@@ -113,17 +113,18 @@ class Limits:
             window = self.windows[model] = Window()
         window.slide(now)
         if self._rpm is not None and window.requests + 1 > self._rpm:
-            raise self._refusal(window, model, "requests", 1, now)
+            raise self._refusal(window, model, "requests", tokens, now)
         if self._tpm is not None and window.tokens + tokens > self._tpm:
             raise self._refusal(window, model, "tokens", tokens, now)
         window.take(tokens, now)
         return self._headers(window, now)
 
     def _refusal(
-        self, window: Window, model: str, metric: Metric, asked: int, now: float
+        self, window: Window, model: str, metric: Metric, tokens: int, now: float
     ) -> Refusal:
-        used = window.requests if metric == "requests" else window.tokens
-        limit = (self._rpm if metric == "requests" else self._tpm) or 0
+        by_requests = metric == "requests"
+        used, asked = (window.requests, 1) if by_requests else (window.tokens, tokens)
+        limit = (self._rpm if by_requests else self._tpm) or 0
         if self._refused_count:
             window.refuse(now)
         self.refused[metric] += 1
@@ -135,12 +136,12 @@ class Limits:
                 "output tokens must be reduced in order to run successfully."
             )
             return Refusal(429, message, metric, "rate_limit_exceeded", headers=headers)
-        # A call that came back too early for both limits is told the longer wait.
+        # Whichever limit refused, who comes back after the wait must meet neither.
         wait = 0.0
         if self._rpm is not None:
             wait = window.request_wait(self._rpm, now)
-        if metric == "tokens":
-            wait = max(wait, window.token_wait(limit, asked, now))
+        if self._tpm is not None:
+            wait = max(wait, window.token_wait(self._tpm, tokens, now))
         milliseconds = max(1, ceil(wait * MILLISECONDS))
         headers["retry-after"] = str(max(1, ceil(wait)))
         headers["retry-after-ms"] = str(milliseconds)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from orchestrator.emulator.calls import JSON_HEADERS, Reply, json_reply
 
-HTTP_SERVER_ERRORS = 500
+HTTP_UNAVAILABLE = 503
 
 
 @dataclass(slots=True, eq=False)
@@ -31,32 +32,31 @@ class Refusal(Exception):  # noqa: N818 - it is an answer of the pretend API, no
         return Reply(plain.status, {**JSON_HEADERS, **self.headers}, plain.body)
 
 
-def invalid(message: str, *, param: str | None = None, code: str | None = None) -> Refusal:
+def refuse_invalid(message: str, *, param: str | None = None, code: str | None = None) -> NoReturn:
     """The request itself is wrong; sending it again does not help."""
-    return Refusal(400, message, param=param, code=code)
+    raise Refusal(400, message, param=param, code=code)
 
 
-def missing(param: str) -> Refusal:
+def refuse_missing(param: str) -> NoReturn:
     """A parameter that has to be there isn't."""
-    return invalid(
-        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
-    )
+    message = f"Missing required parameter: '{param}'."
+    refuse_invalid(message, param=param, code="missing_required_parameter")
 
 
-def not_found(message: str, *, param: str | None = None, code: str | None = None) -> Refusal:
+def refuse_not_found(message: str, *, code: str | None = None) -> NoReturn:
     """There is no such thing, or there is no such thing any more."""
-    return Refusal(404, message, param=param, code=code)
+    raise Refusal(404, message, code=code)
 
 
-def unauthorised(message: str) -> Refusal:
+def refuse_unauthorised(message: str) -> NoReturn:
     """No key, or a wrong one. The key is never repeated."""
-    return Refusal(401, message, code="invalid_api_key")
+    raise Refusal(401, message, code="invalid_api_key")
 
 
-def server_fault(status: int) -> Refusal:
+def refuse_by_fault(status: int) -> NoReturn:
     """500 and 503 as they come from an API that has trouble of its own."""
-    if status == HTTP_SERVER_ERRORS:
-        message = "The server had an error while processing your request. Sorry about that!"
-        return Refusal(status, message, type="server_error", code="server_error")
-    message = "The server is currently overloaded with other requests. Sorry about that!"
-    return Refusal(status, message, type="server_error", code="server_is_overloaded")
+    if status == HTTP_UNAVAILABLE:
+        message = "The server is currently overloaded with other requests. Sorry about that!"
+        raise Refusal(status, message, type="server_error", code="server_is_overloaded")
+    message = "The server had an error while processing your request. Sorry about that!"
+    raise Refusal(status, message, type="server_error", code="server_error")

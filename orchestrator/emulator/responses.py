@@ -11,6 +11,7 @@ from orchestrator.emulator.calls import Reply, json_reply
 from orchestrator.emulator.conversation import (
     Conversation,
     Part,
+    answer_schema,
     check_metadata,
     check_tokens_max,
     must_call,
@@ -18,7 +19,7 @@ from orchestrator.emulator.conversation import (
     refuse_stream,
     text_of,
 )
-from orchestrator.emulator.refusals import invalid, missing, not_found
+from orchestrator.emulator.refusals import refuse_invalid, refuse_missing, refuse_not_found
 from orchestrator.emulator.runs import BILLED, ENDS, NEVER, Run
 from orchestrator.emulator.state import Route, State, Visit
 
@@ -106,6 +107,7 @@ def create(state: State, visit: Visit) -> Reply:
             must_call=forced,
             metadata=request.metadata or {},
             tokens_max=request.max_output_tokens,
+            schema=answer_schema((request.text or {}).get("format")),
         )
     )
     request.input = None  # it is not shown again, and a million of them would fill the memory
@@ -121,6 +123,7 @@ def create(state: State, visit: Visit) -> Reply:
 
 def retrieve(state: State, visit: Visit) -> Reply:
     """GET /responses/{id}."""
+    refuse_stream(visit.call.query.get("stream") == "true")
     run = _find(state, visit)
     state.admit_check(visit, run.model)
     status = run.status(visit.now)
@@ -139,7 +142,7 @@ def cancel(state: State, visit: Visit) -> Reply:
     run = _find(state, visit)
     state.admit_check(visit, run.model)
     if not run.background:
-        raise invalid("Cannot cancel a synchronous response.")
+        refuse_invalid("Cannot cancel a synchronous response.")
     state.runs.cancel(run, visit.now)
     return json_reply(_shown(state, run, run.status(visit.now)))
 
@@ -156,16 +159,16 @@ def _check(request: ResponseRequest) -> None:
     check_metadata(request.metadata)
     check_tokens_max("max_output_tokens", request.max_output_tokens)
     if request.input is None:
-        raise missing("input")
+        refuse_missing("input")
     if request.background and request.store is False:
-        raise invalid("Background mode requires store to be true.", param="store")
+        refuse_invalid("Background mode requires store to be true.", param="store")
 
 
 def _find(state: State, visit: Visit) -> ResponseRun:
     run = state.runs.find(visit.run_id or "", visit.now)
-    if isinstance(run, ResponseRun) and run.stored:
-        return run
-    raise not_found(f"Response with id '{visit.run_id}' not found.")
+    if not isinstance(run, ResponseRun) or not run.stored:
+        refuse_not_found(f"Response with id '{visit.run_id}' not found.")
+    return run
 
 
 def _previous(state: State, request: ResponseRequest, now: float) -> ResponseRun | None:
@@ -176,10 +179,10 @@ def _previous(state: State, request: ResponseRequest, now: float) -> ResponseRun
     param = "previous_response_id"
     if not isinstance(run, ResponseRun) or not run.stored:
         message = f"Previous response with id '{run_id}' not found."
-        raise invalid(message, param=param, code="previous_response_not_found")
+        refuse_invalid(message, param=param, code="previous_response_not_found")
     if run.status(now) not in BILLED:
         message = f"Previous response with id '{run_id}' is {run.status(now)}, not completed."
-        raise invalid(message, param=param)
+        refuse_invalid(message, param=param)
     return run
 
 
@@ -199,9 +202,9 @@ def _read_input(request: ResponseRequest, previous: ResponseRun | None) -> Conve
             item.call_id or "", text_of(item.output)
         ):
             message = f"No tool call found for function call output with call_id {item.call_id}."
-            raise invalid(message, param="input")
+            refuse_invalid(message, param="input")
     for call_id in conversation.unanswered:
-        raise invalid(f"No tool output found for function call {call_id}.", param="input")
+        refuse_invalid(f"No tool output found for function call {call_id}.", param="input")
     return conversation
 
 

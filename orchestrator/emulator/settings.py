@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
-from orchestrator.emulator.durations import Durations, Lognormal
-from orchestrator.emulator.durations import Fixed as FixedDuration
+from orchestrator.emulator.durations import Durations, Fixed, Lognormal
 from orchestrator.emulator.faults import check_rate
 from orchestrator.emulator.mistakes import EmulatorMistake
 from orchestrator.emulator.rules import Rule
+
+QUEUE_SECONDS_DEFAULT: Durations = Fixed(0.2)
+# Near the middle of what measured API calls take: half within 1.5 s, 1 in 40 above 5 s.
+RUN_SECONDS_DEFAULT: Durations = Lognormal(1.5, 0.6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +44,8 @@ class Settings:
     rpm: int | None = None
     tpm: int | None = None
     faults: Mapping[str, float] = field(default_factory=dict)
-    queue_seconds: Durations = field(default=FixedDuration(0.2))
-    # Near the middle of what measured API calls take: half within 1.5 s, 1 in 40 above 5 s.
-    run_seconds: Durations = field(default=Lognormal(1.5, 0.6))
+    queue_seconds: Durations = QUEUE_SECONDS_DEFAULT
+    run_seconds: Durations = RUN_SECONDS_DEFAULT
     rules: Sequence[Rule] = ()
     answers: Mapping[str, str] = field(default_factory=dict)
     api_key: str | None = None

@@ -1,4 +1,4 @@
-"""What the pretend API knows and decides for every family: who may, how much, and what goes wrong."""
+"""What holds for every family: who may call, how much, what goes wrong, what is remembered."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,7 +14,13 @@ from orchestrator.emulator.chance import digest, draw
 from orchestrator.emulator.durations import Durations, Fixed, Uniform
 from orchestrator.emulator.faults import Fault, Faults
 from orchestrator.emulator.limits import Limits
-from orchestrator.emulator.refusals import Refusal, invalid, not_found, server_fault, unauthorised
+from orchestrator.emulator.refusals import (
+    Refusal,
+    refuse_by_fault,
+    refuse_invalid,
+    refuse_not_found,
+    refuse_unauthorised,
+)
 from orchestrator.emulator.runs import Runs
 from orchestrator.emulator.settings import Settings
 
@@ -49,12 +55,12 @@ class Visit:
         try:
             return msgspec.json.decode(self.call.body, type=kind)
         except msgspec.ValidationError as error:
-            raise invalid(f"Invalid type: {error}.", code="invalid_type") from None
+            refuse_invalid(f"Invalid type: {error}.", code="invalid_type")
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise invalid(
+            refuse_invalid(
                 "We could not parse the JSON body of your request. The OpenAI API expects a JSON "
                 "payload, but what was sent was not valid JSON."
-            ) from None
+            )
 
 
 class State:
@@ -84,19 +90,19 @@ class State:
         given = bearer[7:].strip() if bearer[:7].lower() == "bearer " else ""
         given = given or call.headers.get("api-key", "").strip()  # as Azure's client sends it
         if not given:
-            raise unauthorised(
+            refuse_unauthorised(
                 "You didn't provide an API key. You need to provide your API key in an "
                 "Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
             )
         if self.settings.api_key is not None and given != self.settings.api_key:
-            raise unauthorised("Incorrect API key provided.")
+            refuse_unauthorised("Incorrect API key provided.")
 
     def check_model(self, model: str | None) -> str:
         """The model, if one is named and exists."""
         if not model:
-            raise invalid("you must provide a model parameter")
+            refuse_invalid("you must provide a model parameter")
         if self.settings.models is not None and model not in self.settings.models:
-            raise not_found(
+            refuse_not_found(
                 f"The model '{model}' does not exist or you do not have access to it.",
                 code="model_not_found",
             )
@@ -124,7 +130,7 @@ class State:
         for fault, status in ((Fault.ERROR_500, 500), (Fault.ERROR_503, 503)):
             if fault in visit.faults:
                 self.play(visit, fault)
-                raise server_fault(status)
+                refuse_by_fault(status)
         if Fault.ERROR_429 in visit.faults:
             self.play(visit, Fault.ERROR_429)
             visit.headers.clear()
@@ -134,14 +140,13 @@ class State:
     def play(self, visit: Visit, fault: Fault) -> None:
         """Note that the visit meets this fault."""
         visit.played.append(fault)
-        self.books.met(fault)
+        self.books.met(fault.value)
 
     def hangs(self, visit: Visit) -> bool:
         """Whether what this visit creates never ends; noted where it does."""
-        if not self.faults.hangs(visit.key):
-            return False
-        self.play(visit, Fault.HANG)
-        return True
+        if self.faults.hangs(visit.key) and Fault.HANG not in visit.played:
+            self.play(visit, Fault.HANG)
+        return Fault.HANG in visit.played
 
     def new_id(self, prefix: str, *parts: str | float) -> str:
         """An id that is the same for the same parts and seed."""

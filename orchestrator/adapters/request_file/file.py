@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import NamedTuple, Self
 from zlib import crc32
@@ -91,7 +92,12 @@ class _BodyInFile:
         text = self._file.bytes_at(self._offset, self._length)
         if len(text) != self._length or crc32(text) != self._checksum:
             raise InputChanged(path=self._file.path, line=self._line)
-        return self._file.sendable(_Line(self._line, self._offset, text)).content
+        try:
+            return self._file.sendable(_Line(self._line, self._offset, text)).content
+        except LineError as error:
+            # Deep nesting can be too deep here and not when it was checked: the limit is what is
+            # left of the stack.
+            raise _unusable(self._file.path, self._line, error) from None
 
 
 class _Cursor(io.RawIOBase):
@@ -129,13 +135,13 @@ class _BadLines:
         if others:
             numbers = ", ".join(str(other) for other, _ in others)
             unnamed = ", ..." if self.count > BAD_LINES_NAMED else ""
-            lines = "line" if self.count == 1 + 1 else "lines"
+            lines = "line" if len(others) == 1 else "lines"
             more = f" {self.count - 1} more bad {lines}: {numbers}{unnamed}."
         return _unusable(path, number, error, more)
 
 
 class RequestFile:
-    """The requests of a JSONL file; see the README for what a line may be.
+    """The requests of a JSONL file.
 
     Use it in a `with` block, or close it. Iterating gives the requests in the order of the file,
     read as they are asked for; several iterations don't disturb one another.
@@ -148,7 +154,8 @@ class RequestFile:
     def __init__(self, path: str | Path, defaults: RequestDefaults | None = None) -> None:
         self.path = Path(path)
         self.defaults = RequestDefaults() if defaults is None else defaults
-        self._bytes_checked: int | None = None
+        self._checked = False
+        self._bytes_expected: int | None = None  # the size when the check began
         self._descriptor = -1
         self._descriptor = _open(self.path)
         try:
@@ -184,7 +191,9 @@ class RequestFile:
             LineUnusable: Lines can't be sent; the first is reported in full, others by number.
             RequestFileEmpty: There is no line with anything in it.
             SourceUnusable: The file is a JSON array, or can't be read.
+            InputChanged: The file was written to meanwhile.
         """
+        self._checked, self._bytes_expected = False, self._size()
         bad, ids = _BadLines(), Duplicates()
         by_url: Counter[str] = Counter()
         by_model: Counter[str] = Counter()
@@ -207,7 +216,8 @@ class RequestFile:
         self._add_repeats(bad, ids)
         if bad.count:
             raise bad.complaint(self.path)
-        size = self._bytes_checked = self._size()
+        self._checked = True
+        size = self._bytes_expected
         return FileSummary(by_url.total(), dict(by_url), dict(by_model), tokens, size)
 
     def requests(self, start_line: int = 1) -> Iterator[Request]:
@@ -223,7 +233,7 @@ class RequestFile:
             try:
                 found = self.sendable(line)
             except LineError as error:
-                if self._bytes_checked is not None:
+                if self._checked:
                     raise InputChanged(path=self.path, line=line.number) from None
                 raise _unusable(self.path, line.number, error) from None
             yield Request(
@@ -240,10 +250,10 @@ class RequestFile:
         """What the line asks for; raises LineError."""
         if len(line.text) > LINE_BYTES_MAX:
             raise LineError(
-                f"it is longer than {LINE_BYTES_MAX // 2**20} MiB",
-                "Write each request on a line of its own, and give large inputs by url or file id.",
+                problem=f"it is longer than {LINE_BYTES_MAX // 2**20} MiB",
+                cure="Write each request on its own line, and give large inputs by url or file id.",
             )
-        return sendable(line.text, self.defaults, line.number)
+        return sendable(line.text.rstrip(), self.defaults, line.number)
 
     def bytes_at(self, offset: int, length: int) -> bytes:
         """A part of the file; shorter where the file ends."""
@@ -260,16 +270,13 @@ class RequestFile:
                 length = len(text)
                 if length > LINE_BYTES_MAX:
                     length += _skip_line(reader, text)
-                self._refuse_changed_end(number, offset + length)
+                if self._bytes_expected is not None and offset + length > self._bytes_expected:
+                    raise InputChanged(path=self.path, line=number)
                 if not text.isspace():
                     yield _Line(number, offset, text)
                 offset += length
-        if self._bytes_checked is not None and offset < self._bytes_checked:
+        if self._bytes_expected is not None and offset < self._bytes_expected:
             raise InputChanged(path=self.path, line=number + 1)
-
-    def _refuse_changed_end(self, number: int, end: int) -> None:
-        if self._bytes_checked is not None and end > self._bytes_checked:
-            raise InputChanged(path=self.path, line=number)
 
     def _add_repeats(self, bad: _BadLines, ids: Duplicates) -> None:
         """Read the file again if any custom_id seems to be there twice."""
@@ -277,8 +284,8 @@ class RequestFile:
             return
         for repeat in ids.confirmed(suspects, self._numbered_ids()):
             error = LineError(
-                f"line {repeat.first_line} has the same custom_id",
-                "Give every request a custom_id of its own.",
+                problem=f"line {repeat.first_line} has the same custom_id",
+                cure="Give every request a custom_id of its own.",
             )
             error.custom_id = repeat.custom_id
             bad.add(repeat.line, error)
@@ -305,14 +312,15 @@ class RequestFile:
         start = self.bytes_at(0, 4)
         for magic, problem, cure in OTHER_KINDS:
             if start.startswith(magic):
-                cure_here = cure.replace("FILE", str(self.path))
+                cure_here = cure.replace("FILE", quote(str(self.path)))
                 raise SourceUnusable(path=self.path, problem=problem, cure=cure_here)
 
     def _refuse_array(self) -> None:
+        command = f"jq -c '.[]' {quote(str(self.path))} > {quote(self.path.stem)}.lines.jsonl"
         raise SourceUnusable(
             path=self.path,
             problem="this is a JSON array, not JSON lines",
-            cure=f"Write one object a line: jq -c '.[]' {self.path} > {self.path.stem}.lines.jsonl",
+            cure=f"Write one object a line: {command}",
         )
 
 
@@ -347,7 +355,7 @@ def _not_a_source(path: Path, problem: str | None) -> SourceUnusable:
     return SourceUnusable(path=path, problem=problem or "it can't be read", cure=cure)
 
 
-def _skip_line(reader: io.BufferedReader, start: bytes) -> int:
+def _skip_line(reader: "io.BufferedReader[_Cursor]", start: bytes) -> int:
     """Read to the end of a line that is too long; how many bytes that was."""
     skipped = 0
     piece = start

@@ -15,11 +15,13 @@ Raw = msgspec.Raw
 
 SHOWN_CHARACTERS_MAX = 60  # of a wrong value in a message
 
-_members = msgspec.json.Decoder(dict[str, Raw])
-_string = msgspec.json.Decoder(str)
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_STRING = msgspec.json.Decoder(str)
+_NULL = Raw(b"null")
 _KINDS = {b"{": "an object", b"[": "an array", b'"': "a string", b"t": "true", b"f": "false"}
 _BYTE = re.compile(r" \(byte (\d+)\)$")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# An escape for half a character (a surrogate) without the other half beside it.
+_HALF = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
 _ONE_OBJECT = "Write each request as one JSON object on a line of its own."
 # More digits than any count of tokens; int() refuses thousands of them.
 _COUNT_DIGITS_MAX = 15
@@ -28,7 +30,7 @@ _COUNT_DIGITS_MAX = 15
 class LineError(Exception):
     """What is wrong with a line and what to do about it; whoever knows the file tells the user."""
 
-    def __init__(self, problem: str, cure: str) -> None:
+    def __init__(self, *, problem: str, cure: str) -> None:
         self.problem = problem
         self.cure = cure
         self.custom_id: str | None = None
@@ -49,14 +51,16 @@ def members(text: bytes) -> dict[str, Raw]:
     try:
         if not text.isascii():
             text.decode()
-        return _members.decode(text)
+        return _OBJECT.decode(text)
     except UnicodeDecodeError as error:
         problem = f"the text is not UTF-8 (at byte {error.start + 1})"
-        raise LineError(problem, "Save the file as UTF-8.") from None
+        raise LineError(problem=problem, cure="Save the file as UTF-8.") from None
     except RecursionError:
-        raise LineError("the JSON is nested too deeply", "Make it flatter.") from None
+        raise LineError(problem="the JSON is nested too deeply", cure="Make it flatter.") from None
     except msgspec.ValidationError:
-        raise LineError(f"this is {kind(text.strip())}, not a JSON object", _ONE_OBJECT) from None
+        raise LineError(
+            problem=f"this is {kind(text.strip())}, not a JSON object", cure=_ONE_OBJECT
+        ) from None
     except msgspec.DecodeError as error:
         raise _broken(text, str(error)) from None
 
@@ -67,19 +71,21 @@ def _broken(text: bytes, said: str) -> LineError:
     rest = text[int(at[1]) :] if at else b""
     if b"\0" in text:
         return LineError(
-            "there are NUL bytes in it", "The file is damaged or not UTF-8; save it as UTF-8."
+            problem="there are NUL bytes in it",
+            cure="The file is damaged or not UTF-8; save it as UTF-8.",
         )
     if rest.startswith((b"NaN", b"Infinity", b"-Infinity")):
-        return LineError("NaN and Infinity are not JSON", "Write null or a number.")
-    if _SURROGATE.search(text) and ("truncated" in said or "surrogate" in said):
+        return LineError(problem="NaN and Infinity are not JSON", cure="Write null or a number.")
+    if _HALF.search(text) and re.search("truncated|surrogate|hex escape", said):
         return LineError(
-            r"half of a pair of \ud... escapes is missing", "Write the whole character."
+            problem=r"half of a pair of \ud... escapes is missing",
+            cure="Write the whole character.",
         )
     if "truncated" in said:
-        return LineError("the JSON ends before it is complete", _ONE_OBJECT)
-    where = f" (at byte {int(at[1]) + 1})" if at else ""
+        return LineError(problem="the JSON ends before it is complete", cure=_ONE_OBJECT)
+    where = f" (near byte {int(at[1]) + 1})" if at else ""  # msgspec is one off now and then
     reason = _BYTE.sub("", said).removeprefix("JSON is malformed: ")
-    return LineError(f"this is not JSON: {reason}{where}", _ONE_OBJECT)
+    return LineError(problem=f"this is not JSON: {reason}{where}", cure=_ONE_OBJECT)
 
 
 def string(raw: bytes | Raw) -> str:
@@ -89,14 +95,14 @@ def string(raw: bytes | Raw) -> str:
         LineError: It has escapes that stand for no character.
     """
     try:
-        return _string.decode(raw)
+        return _STRING.decode(raw)
     except msgspec.DecodeError as error:
         raise _broken(bytes(raw), str(error)) from None
 
 
 def says(fields: Mapping[str, Raw], name: str) -> bool:
     """Whether the member is there and not null; programs write null for what they leave out."""
-    return name in fields and bytes(fields[name]) != b"null"
+    return fields.get(name, _NULL) != _NULL
 
 
 def flag(fields: Mapping[str, Raw], name: str) -> bool | None:
@@ -110,7 +116,8 @@ def flag(fields: Mapping[str, Raw], name: str) -> bool | None:
     raw = bytes(fields[name])
     if raw not in {b"true", b"false"}:
         raise LineError(
-            f'"{name}" is {kind(raw)}, not true or false', f'Write "{name}": true or false.'
+            problem=f'"{name}" is {kind(raw)}, not true or false',
+            cure=f'Write "{name}": true or false.',
         )
     return raw == b"true"
 

@@ -61,6 +61,9 @@ OUTPUT_LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 CHARACTERS_PER_TOKEN = 4  # the vendor's rule of thumb for English text
 
+# Every way to write a url, slashes at the ends left out.
+_KNOWN = {way.strip("/"): url for url in URLS for way in (url, url.removeprefix("/v1"))}
+
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -130,24 +133,24 @@ def _sendable(
     line: dict[str, Raw], text: bytes, defaults: RequestDefaults, custom_id: str
 ) -> Sendable:
     _check_method(line)
-    said_url = _string(line, "url")
-    if jsontext.says(line, "body"):
-        given: bytes | Raw = line["body"]
-        fields = _body_members(line["body"])
-        url = _url(said_url, fields, defaults)
-        whole = True
-    else:
+    bare = not jsontext.says(line, "body")
+    if bare:
         given = text
         fields = {name: value for name, value in line.items() if name not in LINE_KEYS}
-        url = _url(said_url or _url_of_prompt(fields, defaults), fields, defaults)
-        whole = len(fields) == len(line) and not _make_bare_body_fit(fields, url)
-    whole = not _complete(fields, defaults) and whole
+    else:
+        given = bytes(line["body"])
+        fields = _body_members(given)
+    changed = bare and len(fields) < len(line)
+    url = _url(_string(line, "url"), fields, defaults, bare=bare)
+    if bare:
+        changed = _make_bare_body_fit(fields, url) or changed
+    changed = _complete(fields, defaults) or changed
 
     model = _model(fields)
     _check_work(fields, url)
     family = family_for(url, background=_is_background(fields))
     _check_flags(fields, family)
-    content = bytes(given).strip() if whole else msgspec.json.encode(fields)
+    content = msgspec.json.encode(fields) if changed else given.strip()
     tokens = _tokens(fields, content, url)
     return Sendable(custom_id, url, family, sys.intern(model), tokens, content)
 
@@ -160,14 +163,13 @@ def known_url(said: str) -> str:
     """
     if "://" in said:
         raise LineError(
-            f"the url {jsontext.shown(said)} is a full address",
-            'Write only its path, for example "/v1/responses"; --base-url names the server.',
+            problem=f"the url {jsontext.shown(said)} is a full address",
+            cure='Write only its path, for example "/v1/responses"; --base-url names the server.',
         )
-    path = "/" + said.strip().strip("/")
-    for url in URLS:
-        if path in {url, url.removeprefix("/v1")}:
-            return url
-    raise LineError(f"the url {jsontext.shown(said)} is unknown", f"Known are {', '.join(URLS)}.")
+    if (url := _KNOWN.get(said.strip().strip("/"))) is None:
+        problem = f"the url {jsontext.shown(said)} is unknown"
+        raise LineError(problem=problem, cure=f"Known are {', '.join(URLS)}.")
+    return url
 
 
 def _custom_id(line: dict[str, Raw]) -> str | None:
@@ -177,21 +179,24 @@ def _custom_id(line: dict[str, Raw]) -> str | None:
     if not raw.startswith(b'"'):
         quoted = f'"{raw.decode()}"' if raw.isalnum() else '"..."'
         raise LineError(
-            f"the custom_id {jsontext.shown(raw.decode())} is not a string",
-            f'Write it in quotes: "custom_id": {quoted}.',
+            problem=f"the custom_id {jsontext.shown(raw.decode())} is not a string",
+            cure=f'Write it in quotes: "custom_id": {quoted}.',
         )
     custom_id = jsontext.string(raw)
     if not custom_id:
-        raise LineError("the custom_id is empty", "Give it at least one character, or leave it out.")
+        raise LineError(
+            problem="the custom_id is empty",
+            cure="Give it at least one character, or leave it out.",
+        )
     if len(custom_id) > CUSTOM_ID_CHARACTERS_MAX:
         raise LineError(
-            f"the custom_id has {len(custom_id)} characters",
-            f"Give it at most {CUSTOM_ID_CHARACTERS_MAX}.",
+            problem=f"the custom_id has {len(custom_id)} characters",
+            cure=f"Give it at most {CUSTOM_ID_CHARACTERS_MAX}.",
         )
     if _CONTROL_CHARACTER.search(custom_id):
         raise LineError(
-            "the custom_id has control characters in it, such as a tab or a line break",
-            "Take them out.",
+            problem="the custom_id has control characters in it, such as a tab or a line break",
+            cure="Take them out.",
         )
     return custom_id
 
@@ -203,7 +208,8 @@ def _string(members: dict[str, Raw], name: str) -> str | None:
     raw = bytes(members[name])
     if not raw.startswith(b'"'):
         raise LineError(
-            f'"{name}" is {jsontext.kind(raw)}, not a string', f'Write "{name}" as text in quotes.'
+            problem=f'"{name}" is {jsontext.kind(raw)}, not a string',
+            cure=f'Write "{name}" as text in quotes.',
         )
     return jsontext.string(raw)
 
@@ -212,31 +218,28 @@ def _check_method(line: dict[str, Raw]) -> None:
     method = _string(line, "method")
     if method is not None and method.upper() != "POST":
         raise LineError(
-            f"the method {jsontext.shown(method)} can't be sent", 'Write "POST", or leave it out.'
+            problem=f"the method {jsontext.shown(method)} can't be sent",
+            cure='Write "POST", or leave it out.',
         )
 
 
-def _body_members(body: Raw) -> dict[str, Raw]:
-    text = bytes(body)
+def _body_members(text: bytes) -> dict[str, Raw]:
     if not text.startswith(b"{"):
         raise LineError(
-            f'"body" is {jsontext.kind(text)}, not an object',
-            'Write it as {"model": ..., ...}, without quotes around it.',
+            problem=f'"body" is {jsontext.kind(text)}, not an object',
+            cure='Write it as {"model": ..., ...}, without quotes around it.',
         )
     return jsontext.members(text)
 
 
-def _url_of_prompt(fields: dict[str, Raw], defaults: RequestDefaults) -> str | None:
-    """A line with a prompt goes to /v1/responses when nobody says where."""
-    return RESPONSES_URL if jsontext.says(fields, "prompt") and defaults.url is None else None
-
-
-def _url(said: str | None, fields: dict[str, Raw], defaults: RequestDefaults) -> str:
+def _url(said: str | None, fields: dict[str, Raw], defaults: RequestDefaults, *, bare: bool) -> str:
     """Where the request goes: what the line says, what the defaults say, or what its body shows."""
     if said is not None:
         return known_url(said)
     if defaults.url is not None:
         return defaults.url
+    if bare and jsontext.says(fields, "prompt"):
+        return RESPONSES_URL
     if jsontext.says(fields, "messages"):
         return CHAT_URL
     if jsontext.says(fields, "input"):
@@ -245,9 +248,9 @@ def _url(said: str | None, fields: dict[str, Raw], defaults: RequestDefaults) ->
             return EMBEDDINGS_URL
         return MODERATIONS_URL if "moderation" in model.lower() else RESPONSES_URL
     raise LineError(
-        'there is no "url", and no "input" or "messages" to tell it by',
-        'Write {"prompt": "..."}, or a body with "model" and "input", or a line in OpenAI Batch '
-        "format; --url says where all lines go.",
+        problem='there is no "url", and no "input" or "messages" to tell it by',
+        cure='Write {"prompt": "..."}, or a body with "model" and "input", or a line in OpenAI '
+        "Batch format; --url says where all lines go.",
     )
 
 
@@ -259,7 +262,7 @@ def _make_bare_body_fit(fields: dict[str, Raw], url: str) -> bool:
         return changed
     work = "messages" if url == CHAT_URL else "input"
     if jsontext.says(fields, work):
-        raise LineError(f'there are both "prompt" and "{work}"', "Keep one of them.")
+        raise LineError(problem=f'there are both "prompt" and "{work}"', cure="Keep one of them.")
     del fields["prompt"]
     as_messages = b'[{"role":"user","content":%b}]' % prompt
     fields[work] = Raw(as_messages if url == CHAT_URL else prompt)
@@ -281,7 +284,8 @@ def _model(fields: dict[str, Raw]) -> str:
     model = _string(fields, "model")
     if not model:
         raise LineError(
-            '"model" is missing', "Add it to the body, or name one for all lines with --model."
+            problem='"model" is missing',
+            cure="Add it to the body, or name one for all lines with --model.",
         )
     return model
 
@@ -289,11 +293,14 @@ def _model(fields: dict[str, Raw]) -> str:
 def _check_work(fields: dict[str, Raw], url: str) -> None:
     """There must be something to work on."""
     for name in WORK[url]:
-        # A stored prompt is an object; a text there is an `input` under the wrong name.
-        stored = url != RESPONSES_URL or name != "prompt" or bytes(fields[name])[:1] == b"{"
-        if jsontext.says(fields, name) and stored:
+        if jsontext.says(fields, name):
+            # A stored prompt is an object; a text there is an `input` under the wrong name.
+            if (url, name) == (RESPONSES_URL, "prompt") and bytes(fields[name])[:1] != b"{":
+                continue
             return
-    raise LineError(f'"{WORK[url][0]}" is missing, which {url} needs', "Add it to the body.")
+    raise LineError(
+        problem=f'"{WORK[url][0]}" is missing, which {url} needs', cure="Add it to the body."
+    )
 
 
 def _is_background(fields: dict[str, Raw]) -> bool:
@@ -305,12 +312,13 @@ def _is_background(fields: dict[str, Raw]) -> bool:
 def _check_flags(fields: dict[str, Raw], family: Family) -> None:
     if jsontext.flag(fields, "stream"):
         raise LineError(
-            '"stream" is true, but results are fetched whole', 'Remove "stream" from the body.'
+            problem='"stream" is true, but results are fetched whole',
+            cure='Remove "stream" from the body.',
         )
     if family is Family.RESPONSES and jsontext.flag(fields, "store") is False:
         raise LineError(
-            '"store" is false, and the API stores every response that runs in the background',
-            'Add "background": false to the body, or remove "store".',
+            problem='"store" is false, but a response in the background is always stored',
+            cure='Add "background": false to the body, or remove "store".',
         )
 
 

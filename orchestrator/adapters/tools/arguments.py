@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
@@ -119,13 +119,12 @@ def _model(parameters: Sequence[Parameter]) -> type[BaseModel]:
 
 
 def _field(parameter: Parameter) -> tuple[Any, Any]:
-    alias = Field(alias=parameter.name)
     if isinstance(parameter.default, FieldInfo):
-        merged = FieldInfo.merge_field_infos(parameter.default, alias)
-        return parameter.annotation, merged
+        annotated: Any = Annotated[parameter.annotation, parameter.default]
+        return annotated, Field(alias=parameter.name)
     if _has_own_default(parameter):
         return parameter.annotation, Field(parameter.default, alias=parameter.name)
-    return parameter.annotation, alias
+    return parameter.annotation, Field(alias=parameter.name)
 
 
 def _has_own_default(parameter: Parameter) -> bool:

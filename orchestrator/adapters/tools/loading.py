@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import reprlib
 import sys
 import traceback
 from collections.abc import Iterator
@@ -104,18 +105,18 @@ def _place(resolved: Path, error: BaseException) -> str:
 def _tools_in(module: ModuleType, path: Path) -> list[Handler]:
     if "TOOLS" in vars(module):
         return _listed(module.TOOLS, path)
-    own = {
-        value: name  # a function with two names is one tool
+    own = [
+        value
         for name, value in vars(module).items()
         if inspect.isfunction(value)
         and value.__module__ == module.__name__
         and not name.startswith("_")
-    }
+    ]
     if not own:
         problem = f"{path.name}, line 1: there is no public function in it"
         cure = "Write the tools as functions, or list them in TOOLS."
         raise ToolsUnreadable(path=path, problem=problem, cure=cure)
-    return list(own)
+    return list(dict.fromkeys(own))  # a function with two names is one tool
 
 
 def _listed(listed: object, path: Path) -> list[Handler]:
@@ -125,6 +126,6 @@ def _listed(listed: object, path: Path) -> list[Handler]:
         raise ToolsUnreadable(path=path, problem=problem, cure=cure)
     for each in listed:
         if not callable(each):
-            problem = f"{path.name}: TOOLS contains {each!r}, which can't be called"
+            problem = f"{path.name}: TOOLS contains {reprlib.repr(each)}, which can't be called"
             raise ToolsUnreadable(path=path, problem=problem, cure=cure)
     return list(listed)

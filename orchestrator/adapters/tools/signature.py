@@ -7,6 +7,7 @@ refused here, with the reason and the cure.
 import functools
 import inspect
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -101,7 +102,7 @@ def read_signature(function: object) -> Signature:
 
 def _refuse_what_is_no_function(function: object, inner: object) -> None:
     if not callable(function):
-        problem = f"it is a {type(function).__name__}, which can't be called"
+        problem = f"{reprlib.repr(function)} can't be called"
         raise unusable(function, problem, "Give a function.")
     if isinstance(inner, type):
         cure = "Give a function, or an object of the class with a __call__ method."
@@ -189,7 +190,10 @@ def _resolved(function: object, inner: Any, parameter: inspect.Parameter) -> Any
     name, annotation = parameter.name, parameter.annotation
     if annotation is inspect.Parameter.empty:
         problem = f"the parameter {name} has no type"
-        raise unusable(function, problem, f"Annotate it, for example {name}: str.")
+        cure = (
+            f"Annotate it, for example {name}: str. If it is no tool, name it _{_name(function)}."
+        )
+        raise unusable(function, problem, cure)
     # One parameter at a time, and never the return type: it is often imported for type checkers
     # only, and the model has no use for it.
     alone = SimpleNamespace(__annotations__={name: annotation})

@@ -32,7 +32,7 @@ _NAME_CHARACTERS_MAX = 64
 # limiter, which has 40 as well.
 SYNC_HANDLERS_MAX = 40
 
-_CUT = "\n[Cut: this output had {} characters, the limit is {}. Ask for less.]"
+_CUT = "\n[Cut: the output had {} characters, the limit is {}. Ask for less.]"
 
 
 class _Failure(Exception):  # noqa: N818 # it never leaves this file; it carries what the model is told
@@ -106,11 +106,12 @@ class Toolbox:
             arguments.update({name: filled_in[name] for name in tool.filled_in})
             text = _as_text(tool, await self._run(tool, arguments))
         except _Failure as failure:
-            message = _cut(str(failure), ERROR_CHARACTERS_MAX)
-            error = msgspec.json.encode({"error": _utf8(message)}).decode()
+            message = _utf8(_cut(str(failure), ERROR_CHARACTERS_MAX, "..."))
+            error = msgspec.json.encode({"error": message}).decode()
             return ToolOutput(call.call_id, error, failed=True)
         limit = self._output_characters_max
-        return ToolOutput(call.call_id, _cut(_utf8(text), limit), failed=len(text) > limit)
+        output = _cut(_utf8(text), limit, _CUT.format(len(text), limit))
+        return ToolOutput(call.call_id, output, failed=len(text) > limit)
 
     def _named(self, name: str) -> Tool:
         tool = self._tools.get(name)
@@ -207,7 +208,7 @@ def _as_text(tool: Tool, value: Any) -> str:
         ).decode()
     except (Exception, SystemExit) as error:  # serialisers are the user's code and raise anything
         kind = type(value).__name__
-        message = f"The output of {tool.name}, a {kind}, has no JSON form: {_described(error)}"
+        message = f"The output of {tool.name} ({kind}) has no JSON form: {_described(error)}"
         raise _Failure(message) from error
 
 
@@ -216,11 +217,10 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _cut(text: str, characters_max: int) -> str:
-    """The text, or as much of it as fits, with a note; never longer than `characters_max`."""
+def _cut(text: str, characters_max: int, note: str) -> str:
+    """The text, or as much of it as fits before the note; never longer than `characters_max`."""
     if len(text) <= characters_max:
         return text
-    note = _CUT.format(len(text), characters_max)
     return (text[: max(0, characters_max - len(note))] + note)[:characters_max]
 
 

@@ -1,0 +1,65 @@
+"""Makes bodies out of bodies: what the user wrote goes out byte for byte, with our fields added."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from orchestrator.core.model import ToolOutput
+from orchestrator.ports import ToolSchema
+
+Fields = dict[str, msgspec.Raw]
+
+_fields = msgspec.json.Decoder(Fields)
+
+
+def fields_of(body: bytes) -> Fields:
+    """The fields of a JSON object, their values as they are written."""
+    return _fields.decode(body)
+
+
+def raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def joined(fields: Mapping[str, msgspec.Raw]) -> bytes:
+    return msgspec.json.encode(fields)
+
+
+def array_of(value: msgspec.Raw | bytes | None) -> list[msgspec.Raw]:
+    """The entries of a JSON array, as they are written."""
+    return [] if value is None else msgspec.json.decode(value, type=list[msgspec.Raw])
+
+
+def function_tool(schema: ToolSchema) -> dict[str, Any]:
+    """A tool as /v1/responses wants it.
+
+    Not `strict`: that demands every parameter to be required, and our handlers check what comes.
+    """
+    return {
+        "type": "function",
+        "name": schema.name,
+        "description": schema.description,
+        "parameters": schema.parameters,
+        "strict": False,
+    }
+
+
+def chat_tool(schema: ToolSchema) -> dict[str, Any]:
+    """A tool as /v1/chat/completions wants it."""
+    function = {
+        "name": schema.name,
+        "description": schema.description,
+        "parameters": schema.parameters,
+    }
+    return {"type": "function", "function": function}
+
+
+def output_item(output: ToolOutput) -> dict[str, str]:
+    """A tool output as /v1/responses wants it."""
+    return {"type": "function_call_output", "call_id": output.call_id, "output": output.output}
+
+
+def output_message(output: ToolOutput) -> dict[str, str]:
+    """A tool output as /v1/chat/completions wants it."""
+    return {"role": "tool", "tool_call_id": output.call_id, "content": output.output}

@@ -1,0 +1,262 @@
+"""The one way out to the network: every call holds a permit when it comes here, and is counted.
+
+The official client is the source of truth for base url, authentication, headers and options; any
+subclass or configuration of it is used as given, but for retries, which are off: a retry is the
+core's affair and takes a permit like everything else. Foreign errors are translated here and
+nowhere else.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from itertools import count
+from typing import Any
+
+import anyio
+import httpx2
+import msgspec
+import openai
+from openai import AsyncOpenAI
+
+from orchestrator.core.failures import Cause, Failure
+from orchestrator.ports import CallFailed, CallKind, Clock, LimitsTold
+
+# 402 and these codes mean that no waiting helps: somebody has to pay.
+# Source: the vendor's guide on error codes, and codes seen on compatible servers.
+QUOTA_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "quota_exceeded",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "credit_balance_exhausted",
+        "access_terminated",
+    }
+)
+
+CAUSE_OF_STATUS = {
+    400: Cause.BAD_REQUEST,
+    401: Cause.AUTHENTICATION,
+    402: Cause.QUOTA,
+    403: Cause.PERMISSION,
+    404: Cause.NOT_FOUND,
+    408: Cause.SERVER_ERROR,  # the server gave up reading; nothing was done
+    409: Cause.CONFLICT,
+    429: Cause.RATE_LIMITED,
+}
+
+# An error message for people ends here; some servers send pages.
+MESSAGE_CHARACTERS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with status 2xx."""
+
+    status_code: int
+    request_id: str
+    body: bytes
+    look_again_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call as it went, for the log and for comparing books with the server."""
+
+    call_id: str  # sent as X-Client-Request-Id
+    kind: CallKind
+    status: str  # "200", "429", ... or the cause when there was no answer
+    seconds: float
+
+
+class Transport:
+    """Sends calls through the official client.
+
+    Args:
+        client: As the user configured it.
+        clock: For time limits and durations.
+        name: Begins the id of every call; unique for an execution.
+        on_limits: Told of `x-ratelimit-*` headers: lane, what they say, when the call was sent.
+        on_call: Told of every call that ended, also of those without an answer.
+    """
+
+    def __init__(
+        self,
+        client: AsyncOpenAI,
+        clock: Clock,
+        *,
+        name: str,
+        on_limits: Callable[[str, LimitsTold, float], None],
+        on_call: Callable[[CallRecord], None] | None = None,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._name = name
+        self._on_limits = on_limits
+        self._on_call = on_call
+        self._sequence = count(1)
+        # A subclass may look into the body (Azure takes the deployment from its model), so only
+        # the plain client is given bytes.
+        self._takes_bytes = type(client) is AsyncOpenAI
+        self.counts: Counter[tuple[CallKind, str]] = Counter()
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    async def send(
+        self,
+        kind: CallKind,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        lane: str,
+        timeout_seconds: float,
+    ) -> Reply:
+        """Send one call and bring back its answer.
+
+        Args:
+            kind: What it is counted as.
+            method: GET or POST.
+            path: Below the client's base url, for example /responses.
+            body: JSON text; goes out as it is.
+            lane: Whose limits the answer's headers tell.
+            timeout_seconds: From the first byte out to the last byte in.
+
+        Raises:
+            CallFailed: Anything else than an answer with status 2xx.
+        """
+        call_id = f"{self._name}-{next(self._sequence)}"
+        sent_at = self._clock.now()
+        status = "cancelled"
+        try:
+            with anyio.fail_after(timeout_seconds):
+                response = await self._exchange(method, path, body, call_id)
+            status = str(response.status_code)
+            self._tell_limits(lane, response, sent_at)
+            return _reply(response)
+        except openai.APIStatusError as error:
+            status = str(error.status_code)
+            self._tell_limits(lane, error.response, sent_at)
+            raise CallFailed(_refusal(error, self._clock)) from error
+        except (openai.OpenAIError, httpx2.HTTPError, TimeoutError, OSError) as error:
+            failure = _no_answer(error, timeout_seconds)
+            status = failure.cause.value
+            raise CallFailed(failure) from error
+        finally:
+            self.counts[kind, status] += 1
+            if self._on_call is not None:
+                seconds = self._clock.now() - sent_at
+                self._on_call(CallRecord(call_id, kind, status, seconds))
+
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, call_id: str
+    ) -> httpx2.Response:
+        options: Any = {"max_retries": 0, "headers": {"X-Client-Request-Id": call_id}}
+        if method == "GET":
+            return await self._client.get(path, cast_to=httpx2.Response, options=options)
+        if body is None or self._takes_bytes:
+            return await self._client.post(
+                path, cast_to=httpx2.Response, content=body, options=options
+            )
+        decoded = msgspec.json.decode(body)
+        return await self._client.post(path, cast_to=httpx2.Response, body=decoded, options=options)
+
+    def _tell_limits(self, lane: str, response: httpx2.Response, sent_at: float) -> None:
+        headers = response.headers
+        told = LimitsTold(
+            _whole(headers.get("x-ratelimit-limit-requests")),
+            _whole(headers.get("x-ratelimit-remaining-requests")),
+            _whole(headers.get("x-ratelimit-limit-tokens")),
+            _whole(headers.get("x-ratelimit-remaining-tokens")),
+        )
+        if told != _NOTHING_TOLD:
+            self._on_limits(lane, told, sent_at)
+
+
+_NOTHING_TOLD = LimitsTold()
+
+
+def _reply(response: httpx2.Response) -> Reply:
+    hint = _number(response.headers.get("openai-poll-after-ms"))
+    return Reply(
+        status_code=response.status_code,
+        request_id=response.headers.get("x-request-id", ""),
+        body=response.content,
+        look_again_seconds=None if hint is None else hint / 1000,
+    )
+
+
+def _refusal(error: openai.APIStatusError, clock: Clock) -> Failure:
+    status_code = error.status_code
+    code, message = _what_it_says(error)
+    cause = CAUSE_OF_STATUS.get(status_code)
+    if cause is None:
+        cause = Cause.SERVER_ERROR if status_code >= 500 else Cause.BAD_REQUEST  # noqa: PLR2004 - HTTP
+    if cause in {Cause.RATE_LIMITED, Cause.PERMISSION} and code in QUOTA_CODES:
+        cause = Cause.QUOTA
+    return Failure(
+        cause=cause,
+        message=f"HTTP {status_code}: {message}",
+        code=code,
+        status_code=status_code,
+        retry_after_seconds=_retry_after(error.response, clock),
+        request_id=error.response.headers.get("x-request-id", ""),
+    )
+
+
+def _what_it_says(error: openai.APIStatusError) -> tuple[str, str]:
+    """Code and message of an error body, of whatever shape."""
+    body = error.body
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        body = body["error"]
+    if isinstance(body, dict):
+        code = body.get("code") or body.get("type") or ""
+        message = body.get("message") or body.get("detail") or body.get("error") or body
+    else:
+        code, message = "", body or error.response.reason_phrase
+    text = " ".join(str(message).split())
+    return str(code)[:100], text[:MESSAGE_CHARACTERS_MAX]
+
+
+def _no_answer(error: BaseException, timeout_seconds: float) -> Failure:
+    """Sort out what happened when no answer came, by the innermost reason."""
+    reason = error.__cause__ or error
+    what = f"{type(reason).__name__}: {reason}".rstrip(": ")[:MESSAGE_CHARACTERS_MAX]
+    # A connection that was never opened carried nothing; all else may have reached the server.
+    if isinstance(reason, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+        return Failure(Cause.NOT_SENT, f"no connection ({what})")
+    if isinstance(reason, TimeoutError | httpx2.TimeoutException | openai.APITimeoutError):
+        return Failure(Cause.TIMED_OUT, f"no answer within {timeout_seconds:g} s ({what})")
+    return Failure(Cause.CONNECTION_LOST, f"the connection broke before the answer came ({what})")
+
+
+def _retry_after(response: httpx2.Response, clock: Clock) -> float | None:
+    """Seconds from `retry-after-ms` or `Retry-After`, which may be a date."""
+    milliseconds = _number(response.headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    text = response.headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is not None or text is None:
+        return seconds
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - clock.unix(), 0.0)
+    except ValueError:
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text else None
+    except ValueError:
+        return None
+    # NaN, infinity and negative numbers are no times.
+    return number if number is not None and 0 <= number < 1e12 else None  # noqa: PLR2004
+
+
+def _whole(text: str | None) -> int | None:
+    number = _number(text)
+    return None if number is None else int(number)

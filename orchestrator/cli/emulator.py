@@ -1,0 +1,85 @@
+"""`orchestrator emulator`: a pretend OpenAI on this machine, to try things on without a key."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.emulator.answers import read_answers
+from orchestrator.emulator.durations import Fixed, parse_durations
+from orchestrator.emulator.emulator import Emulator
+from orchestrator.emulator.faults import parse_faults
+from orchestrator.emulator.mistakes import EmulatorMistake
+from orchestrator.emulator.rules import read_rules
+from orchestrator.emulator.server import serve_forever, unix_now
+from orchestrator.emulator.settings import QUEUE_SECONDS_DEFAULT, RUN_SECONDS_DEFAULT, Settings
+
+PORT_MAX = 65_535
+
+# What a person can get wrong; see also the other commands.
+EXIT_MISTAKE = 2
+
+
+def emulator(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8088,
+    seed: Annotated[int, typer.Option(help="All chance comes from it.")] = 0,
+    rpm: Annotated[int | None, typer.Option(help="Requests per minute and model.")] = None,
+    tpm: Annotated[int | None, typer.Option(help="Tokens per minute and model.")] = None,
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Faults to play: NAME or NAME=RATE with commas between (the rate is 0.1 unless "
+            "given), `all`, or a TOML or JSON file of name = rate.",
+        ),
+    ] = None,
+    durations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|SECONDS",
+            help="How long an answer takes: seconds, or a CSV file (FILE or FILE:COLUMN) to draw "
+            "from. Without it, half of the answers take less than 1.7 s.",
+        ),
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(help='JSONL of {"custom_id" | "input" | "prompt": ..., "answer": ...}.'),
+    ] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="TOML or JSON file of rules: what to answer to what.")
+    ] = None,
+    retention: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long a finished run can be retrieved.")
+    ] = 600.0,
+) -> None:
+    """Serve a pretend OpenAI on this machine. Stop it with Ctrl-C."""
+    try:
+        _check_port(port)
+        settings = Settings(
+            seed=seed,
+            rpm=rpm,
+            tpm=tpm,
+            faults=parse_faults(faults) if faults is not None else {},
+            # A given duration is the whole time: nothing is queued on top of it.
+            queue_seconds=QUEUE_SECONDS_DEFAULT if durations is None else Fixed(0.0),
+            run_seconds=RUN_SECONDS_DEFAULT if durations is None else parse_durations(durations),
+            answers=read_answers(answers) if answers is not None else {},
+            rules=read_rules(rules) if rules is not None else (),
+            retention_seconds=retention,
+            epoch=unix_now(),
+        )
+        served = serve_forever(Emulator(settings), port, _announce)
+    except EmulatorMistake as mistake:
+        typer.echo(f"orchestrator emulator: {mistake}", err=True)
+        raise typer.Exit(EXIT_MISTAKE) from None
+    typer.echo(f"stopped; {served} calls served")
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port <= PORT_MAX:
+        message = f"port must be from 0 to {PORT_MAX}, got {port}"
+        raise EmulatorMistake(message)
+
+
+def _announce(base_url: str) -> None:
+    typer.echo(f"serving {base_url}  (use it with OPENAI_BASE_URL={base_url} and any key)")

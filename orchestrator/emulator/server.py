@@ -1,0 +1,241 @@
+"""The HTTP around the emulator: an ASGI application, and uvicorn's parser on a loopback socket.
+
+uvicorn's own Server is not used: it takes over signals, wakes ten times a second and needs a
+tenth of a second to stop. Its protocol class alone does all that is needed here.
+"""
+
+import asyncio
+import errno
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from orchestrator.emulator.calls import Call, Reply, parse_query
+from orchestrator.emulator.emulator import Emulator
+from orchestrator.emulator.mistakes import EmulatorMistake
+
+Clock = Callable[[], float]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+# How the application asks its server to cut a connection; ASGI itself has no word for it.
+DROP = "emulator.drop"
+
+# Kept-alive connections are closed by the client, not by us, unless they are silent this long.
+KEEP_ALIVE_SECONDS = 75
+
+# Connections that may wait to be accepted, for clients that open very many at once.
+BACKLOG = 2048
+
+
+class ConnectionDropped(Exception):  # noqa: N818 - it plays a fault, it is none
+    """The connection would be cut here, and whoever carries this call has no way to cut it."""
+
+
+def unix_now() -> float:
+    """Unix seconds, to start an emulator whose times look like today's."""
+    return time.time()  # noqa: TID251 - the emulator imports nothing of ours, the Clock neither
+
+
+class Application:
+    """The emulator as an ASGI application: reads the body, waits the delay, answers.
+
+    `clock` gives the emulator's time in seconds; without one it starts at 0 with the first call
+    and follows the running loop.
+    """
+
+    def __init__(self, emulator: Emulator, clock: Clock | None = None) -> None:
+        self._emulator = emulator
+        self._clock = clock
+        self._naps: set[asyncio.Future[None]] = set()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one call."""
+        if scope["type"] != "http":
+            message = f"the emulator speaks only http, not {scope['type']}"
+            raise RuntimeError(message)
+        body = await _read_body(receive)
+        if body is None:
+            return
+        reply = self._emulator.handle(_call(scope, body), self._now())
+        if reply.delay_seconds > 0:
+            await self._nap(reply.delay_seconds)
+        if reply.drop:
+            await _drop(scope, receive)
+            return
+        await _send(send, reply)
+
+    def wake_all(self) -> None:
+        """End every delay now, so that a server can stop although calls wait for an hour."""
+        for nap in self._naps:
+            _wake(nap)
+
+    def _now(self) -> float:
+        if self._clock is None:
+            self._clock = loop_clock()
+        return self._clock()
+
+    async def _nap(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        nap = loop.create_future()
+        timer = loop.call_later(seconds, _wake, nap)
+        self._naps.add(nap)
+        try:
+            await nap
+        finally:
+            timer.cancel()
+            self._naps.discard(nap)
+
+
+def loop_clock() -> Clock:
+    """Seconds of the running loop, counted from now."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    return lambda: loop.time() - started
+
+
+def _wake(nap: asyncio.Future[None]) -> None:
+    if not nap.done():
+        nap.set_result(None)
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole body, or None when the caller left before it was there."""
+    pieces = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _call(scope: MutableMapping[str, Any], body: bytes) -> Call:
+    query = scope.get("query_string", b"")
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    return Call(scope["method"], scope["path"], parse_query(query.decode("latin-1")), headers, body)
+
+
+async def _send(send: Send, reply: Reply) -> None:
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()
+    ]
+    headers.append((b"content-length", str(len(reply.body)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+async def _drop(scope: MutableMapping[str, Any], receive: Receive) -> None:
+    cut = (scope.get("extensions") or {}).get(DROP)
+    if cut is None:
+        message = f"{scope['method']} {scope['path']}"
+        raise ConnectionDropped(message)
+    cut()
+    # The server must have seen the end before we return: else it answers for us, with a 500.
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class _CuttableProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with a way for the application to cut the connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {DROP: self.transport.abort}  # type: ignore[dict-item]  # ours
+
+
+@asynccontextmanager
+async def serve(
+    emulator: Emulator, *, host: str = "127.0.0.1", port: int = 0, clock: Clock | None = None
+) -> AsyncIterator[str]:
+    """Serve on loopback inside the running loop; gives the base url, `http://127.0.0.1:PORT/v1`.
+
+    Port 0 takes a free one. Leaving the block cuts every connection and leaves no task behind;
+    signals are not touched. Raises EmulatorMistake when the host is not loopback or the port is
+    taken.
+    """
+    _refuse_other_than_loopback(host)
+    application = Application(emulator, clock or loop_clock())
+    config = Config(
+        application,
+        http=_CuttableProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
+    config.load()
+    connections = ServerState()
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_server(
+            lambda: _CuttableProtocol(config, connections, {}), host, port, backlog=BACKLOG
+        )
+    except OSError as error:
+        raise _port_mistake(port, error) from error
+    try:
+        yield _url_of(server.sockets[0])
+    finally:
+        server.close()
+        for connection in list(connections.connections):
+            connection.transport.abort()
+        application.wake_all()
+        while connections.tasks:
+            await asyncio.wait(connections.tasks)
+        await server.wait_closed()
+
+
+def serve_forever(
+    emulator: Emulator, port: int, announce: Callable[[str], None] = lambda _: None
+) -> int:
+    """Serve on loopback until SIGINT or SIGTERM; gives the number of calls that were served.
+
+    `announce` is told the base url once calls can come in. Raises EmulatorMistake when the port is
+    taken.
+    """
+
+    async def until_stopped() -> None:
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):  # Windows; there Ctrl-C is a KeyboardInterrupt
+                loop.add_signal_handler(number, stopped.set)
+        async with serve(emulator, port=port) as base_url:
+            announce(base_url)
+            await stopped.wait()
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(until_stopped())
+    return emulator.books.calls_served
+
+
+def _refuse_other_than_loopback(host: str) -> None:
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        message = f"the emulator binds to loopback only, not to {host!r}; use 127.0.0.1"
+        raise EmulatorMistake(message)
+
+
+def _port_mistake(port: int, error: OSError) -> EmulatorMistake:
+    if error.errno == errno.EADDRINUSE:
+        return EmulatorMistake(f"port {port} is in use; choose another one, 0 takes a free one")
+    return EmulatorMistake(f"port {port} can't be used ({error.strerror or error})")
+
+
+def _url_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"

@@ -1,0 +1,117 @@
+"""What the driver relies on: promises that apis and adapters keep, and that fakes keep in tests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from orchestrator.core.actions import CancelRun, CheckRuns, CreateRun, SubmitToolOutputs
+from orchestrator.core.failures import Failure
+from orchestrator.core.model import Request, Result, Seen, ToolCall, ToolOutput
+
+
+class CallKind(StrEnum):
+    """What a call is for; calls are counted by kind."""
+
+    CREATE = "create"
+    CHECK = "check"
+    SUBMIT = "submit"
+    CANCEL = "cancel"
+
+
+class CallFailed(Exception):  # noqa: N818 - named for what happened, like all our errors
+    """A call went wrong; the failure says how. Never leaves the driver."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsTold:
+    """What a server says of its limits (`x-ratelimit-*`), per minute; None where it is silent."""
+
+    requests_limit: int | None = None
+    requests_remaining: int | None = None
+    tokens_limit: int | None = None
+    tokens_remaining: int | None = None
+
+
+class Clock(Protocol):
+    """The time; virtual in tests."""
+
+    def now(self) -> float:
+        """Seconds, monotonic; only differences mean anything."""
+        ...
+
+    def unix(self) -> float:
+        """Seconds since 1970, for what people and servers read."""
+        ...
+
+
+class Api(Protocol):
+    """One API family: turns actions into calls and answers into what was seen.
+
+    Every method raises `CallFailed` when the call as a whole failed.
+    """
+
+    async def create(self, action: CreateRun) -> Seen: ...
+
+    async def check(self, action: CheckRuns) -> Mapping[int, Seen | Failure]:
+        """What was seen of each run, by its number. A run left out was not answered for."""
+        ...
+
+    async def submit(self, action: SubmitToolOutputs) -> Seen: ...
+
+    async def cancel(self, action: CancelRun) -> Seen: ...
+
+
+class Limiter(Protocol):
+    """The right to send, per lane. Nothing here waits: the driver does all the waiting."""
+
+    def tokens_free(self, lane: str) -> float | None:
+        """The tokens that a call sent now may reserve; None when no call may be sent now."""
+        ...
+
+    def take(self, lane: str, tokens: int) -> None:
+        """A call is sent now and reserves these tokens."""
+        ...
+
+    def seconds_until(self, lane: str, tokens: int) -> float:
+        """How long until a call that reserves these tokens may be sent; 0 when now."""
+        ...
+
+    def spent(self, lane: str, reserved: int, used: int, taken_at: float) -> None:
+        """A call that reserved tokens at `taken_at` used another number of them."""
+        ...
+
+    def refused(self, lane: str, retry_after_seconds: float | None) -> None:
+        """The server turned a call away for its rate (429)."""
+        ...
+
+
+class ToolSchema(Protocol):
+    """What the model is told of a tool. `parameters` is a JSON schema of type object."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]: ...
+
+
+class Tools(Protocol):
+    """The tool handlers."""
+
+    async def call(self, call: ToolCall, request: Request) -> ToolOutput:
+        """Run the handler. Errors, bad arguments and timeouts are outputs; nothing is raised."""
+        ...
+
+
+class Results(Protocol):
+    """Where results go."""
+
+    def record(self, number: int, result: Result) -> None: ...

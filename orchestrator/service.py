@@ -1,0 +1,341 @@
+"""The class that a program embeds: it wires everything and owns the only task group."""
+
+import random
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import structlog
+from openai import AsyncOpenAI
+from structlog.typing import FilteringBoundLogger
+
+from orchestrator.adapters.clock import LoopClock
+from orchestrator.adapters.limiter.limiter import Limiter
+from orchestrator.adapters.request_file import RequestDefaults, request_from
+from orchestrator.adapters.tools import Tool, Toolbox
+from orchestrator.apis.client import make_client
+from orchestrator.apis.direct import Direct
+from orchestrator.apis.responses import Responses
+from orchestrator.apis.transport import CallRecord, Transport
+from orchestrator.core.model import Family, Outcome, Request, Result, RunError
+from orchestrator.core.rules import Rules
+from orchestrator.core.scheduler import Scheduler
+from orchestrator.core.settings import CHECKS_LANE, Settings
+from orchestrator.core.totals import Totals
+from orchestrator.driver import Driver
+from orchestrator.errors import (
+    DriverBroken,
+    ExecutionStopped,
+    OrchestratorClosed,
+    OrchestratorError,
+)
+from orchestrator.feed import Desk, Feed, Waiter
+from orchestrator.ports import CallKind
+
+# After the block is left, remote runs that are to be cancelled get this long.
+CANCEL_SECONDS_MAX = 40.0
+
+Given = Mapping[str, Any] | Request
+
+
+class Orchestrator:
+    """Runs OpenAI-style requests, any number at a time, from one event loop.
+
+    Use it as an asynchronous context manager, and keep one for a process rather than one for each
+    request: the limits are shared by everything that one orchestrator runs.
+
+    Args:
+        client: The official client, configured as you like (Azure, another base url, a custom http
+            client). Without one, it is made from OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_ORG_ID
+            when the block is entered. Its retries are not used.
+        tools: Functions that answer the model's tool calls: asynchronous ones run beside the loop,
+            others in threads. Name, description and parameters come from name, docstring and
+            signature. They are offered to every request that names no tools itself.
+        rpm: Requests per minute of each model. None: what the server's headers say.
+        tpm: Tokens per minute of each model. None: what the server's headers say.
+        checks_rpm: Status checks per minute, when they have a limit of their own.
+        connections: Calls that may be out at the same time; each is one task and one connection.
+        max_in_flight: Runs that may be in flight at the same time.
+        tools_at_once: Tool handlers that may be at work at the same time.
+        tool_timeout_seconds: For one call of a tool; the model is told when it is over.
+        turns_max: Times that one request may ask for tools before it counts as failed.
+        attempts_max: Failures of one call in a row, and runs of one request, before it counts as
+            failed. Being turned away by a rate limit is not a failure.
+        deadline_seconds: From the first call for a request to its end, retries and tools included;
+            then its run is cancelled on the server and its outcome is `timed_out`.
+        cancel_on_exit: Whether runs still at work when the block is left are cancelled on the
+            server. Otherwise they go on there, and cost what they cost.
+        url: For requests that name none.
+        model: For requests that name none.
+        body: Fields for the bodies of requests that lack them.
+        seed: For the jitter, to repeat an execution exactly.
+        log: A structlog logger; the default writes warnings only.
+        on_call: Called after every HTTP call.
+
+    Raises:
+        SettingUnusable: A number is out of range.
+        ToolUnusable: A function can't be a tool.
+    """
+
+    def __init__(
+        self,
+        client: AsyncOpenAI | None = None,
+        *,
+        tools: Iterable[Callable[..., Any] | Tool] = (),
+        rpm: float | None = None,
+        tpm: float | None = None,
+        checks_rpm: float | None = None,
+        connections: int = Settings.connections,
+        max_in_flight: int = Settings.max_in_flight,
+        tools_at_once: int = Settings.tools_at_once,
+        tool_timeout_seconds: float = Settings.tool_timeout_seconds,
+        turns_max: int = Rules.turns_max,
+        attempts_max: int = Rules.attempts_max,
+        deadline_seconds: float = Rules.deadline_seconds,
+        cancel_on_exit: bool = False,
+        url: str | None = None,
+        model: str | None = None,
+        body: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        log: FilteringBoundLogger | None = None,
+        on_call: Callable[[CallRecord], None] | None = None,
+    ) -> None:
+        self.settings = Settings(
+            rpm=rpm,
+            tpm=tpm,
+            checks_rpm=checks_rpm,
+            connections=connections,
+            max_in_flight=max_in_flight,
+            tools_at_once=tools_at_once,
+            tool_timeout_seconds=tool_timeout_seconds,
+            turns_max=turns_max,
+            attempts_max=attempts_max,
+            deadline_seconds=deadline_seconds,
+            cancel_on_exit=cancel_on_exit,
+            seed=seed,
+        )
+        self._given_client = client
+        self._tools = Toolbox(tools, tool_timeout_seconds=tool_timeout_seconds)
+        self._defaults = RequestDefaults(url=url, model=model, body=body or {})
+        self._log = log or quiet_log()
+        self._on_call = on_call
+        self._desk = Desk()
+        self._stack: AsyncExitStack | None = None
+        self._broken: BaseException | None = None
+        self._stopped_by_us = False
+
+    async def __aenter__(self) -> Self:
+        """Make the client and start the engine.
+
+        Raises:
+            KeyMissing: No client was given and OPENAI_API_KEY is missing or blank.
+        """
+        if self._stack is not None:
+            raise OrchestratorClosed
+        async with AsyncExitStack() as stack:
+            client = self._given_client
+            if client is None:
+                client = make_client()
+                stack.push_async_callback(client.close)
+            self._driver = self._wire(client)
+            self._tasks = await stack.enter_async_context(anyio.create_task_group())
+            self._tasks.start_soon(self._drive)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End every task; remote runs are cancelled first when `cancel_on_exit` is set."""
+        stack, self._stack = self._stack, None
+        if stack is None:
+            return
+        try:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_SECONDS_MAX):
+                self.stop("the orchestrator was closed", cancel_remote=self.settings.cancel_on_exit)
+                if self._broken is None:
+                    await self._driver.wait_until_empty()
+        finally:
+            self._tasks.cancel_scope.cancel()
+            await stack.aclose()
+
+    def _wire(self, client: AsyncOpenAI) -> Driver:
+        settings, clock = self.settings, LoopClock()
+        checks_lane = None if settings.checks_rpm is None else CHECKS_LANE
+        self._limiter = Limiter(
+            clock,
+            settings.rpm,
+            settings.tpm,
+            checks_lane=checks_lane,
+            checks_rpm=settings.checks_rpm,
+        )
+        name = f"run-{secrets.token_hex(6)}"
+        self._transport = Transport(
+            client, clock, name=name, on_limits=self._limiter.told, on_call=self._on_call
+        )
+        schemas = self._tools.schemas
+        # Chance spreads checks over time; nobody's secret depends on it.
+        chance = random.Random(settings.seed).random  # noqa: S311
+        return Driver(
+            scheduler=Scheduler(settings.rules(), chance),
+            apis={
+                Family.RESPONSES: Responses(self._transport, schemas, name),
+                Family.DIRECT: Direct(self._transport, schemas),
+            },
+            limiter=self._limiter,
+            tools=self._tools,
+            results=self._desk,
+            clock=clock,
+            log=self._log,
+            connections=settings.connections,
+            max_in_flight=settings.max_in_flight,
+            tools_at_once=settings.tools_at_once,
+        )
+
+    async def _drive(self) -> None:
+        """Keep the engine going; when it breaks, everybody who waits is told why."""
+        try:
+            await self._driver.run()
+        except* OrchestratorError as group:
+            self._break(_first(group))
+        except* Exception as group:  # noqa: BLE001 - told to everybody who waits
+            error = _first(group)
+            self._log.error("driver.broken", exc_info=error)
+            self._break(DriverBroken(problem=f"{type(error).__name__}: {error}"))
+
+    def _break(self, error: BaseException) -> None:
+        self._broken = self._broken or error
+        self._desk.fail_all(self._broken)
+
+    # What a program asks.
+
+    async def run(self, request: Given) -> Result:
+        """Run one request and return its result, whatever the outcome.
+
+        Args:
+            request: A mapping in one of the forms of a request file: `custom_id`, `url` and `body`;
+                a bare body; or `{"prompt": ...}`. It needs no `custom_id` here.
+
+        Raises:
+            RequestUnusable: It can't be sent as it is; nothing was sent.
+            OrchestratorClosed: Called outside the block.
+
+        When the caller is cancelled, the run is cancelled on the server too.
+        """
+        driver = self._open_driver()
+        number = driver.next_number()
+        ready = self._as_request(request, number)
+        await driver.wait_for_room()
+        waiter = Waiter()
+        self._desk.expect(number, waiter)
+        driver.admit(number, ready)
+        try:
+            return await waiter.result()
+        except anyio.get_cancelled_exc_class():
+            reason = "the caller was cancelled"
+            driver.stop(number, reason, outcome=Outcome.CANCELLED, cancel_remote=True)
+            raise
+
+    async def run_many(
+        self, requests: Iterable[Given] | AsyncIterable[Given]
+    ) -> AsyncIterator[Result]:
+        """Run requests and yield their results as they end, in that order.
+
+        Requests are read only when there is room in flight, so the source may be endless and
+        larger than memory; when the results are not fetched, nothing more is read.
+
+        Args:
+            requests: Mappings as for `run`, from any iterable, asynchronous or not.
+
+        Raises:
+            RequestUnusable: A request can't be sent as it is; raised after the results of those
+                before it.
+            ExecutionStopped: No request will work (a refused key, an empty account); raised after
+                the results of those that were read, what was not read was not sent.
+        """
+        driver = self._open_driver()
+        feed = Feed(driver, self._desk, self.settings.max_in_flight)
+        self._tasks.start_soon(feed.read, requests, self._as_request)
+        try:
+            async for result in feed.results():
+                yield result
+        finally:
+            feed.abandon(cancel_remote=self.settings.cancel_on_exit)
+        self._raise_if_stopped()
+
+    def stop(self, reason: str, *, cancel_remote: bool = False) -> None:
+        """End everything in flight with the outcome `stopped`, and create nothing more.
+
+        Args:
+            reason: For the results' error message.
+            cancel_remote: Whether the runs are cancelled on the server; their results come when
+                that is done, or half a minute later.
+        """
+        self._stopped_by_us = True
+        self._driver.stop_all(reason, cancel_remote=cancel_remote)
+
+    @property
+    def totals(self) -> Totals:
+        """What was counted since the block was entered."""
+        return self._driver.scheduler.totals
+
+    @property
+    def calls(self) -> Counter[tuple[CallKind, str]]:
+        """HTTP calls by kind and by status code, or the cause where there was no answer."""
+        return self._transport.counts
+
+    @property
+    def tasks_max(self) -> int:
+        """The highest number of tasks seen alive in this event loop."""
+        return self._driver.tasks_max
+
+    @property
+    def stopped(self) -> RunError | None:
+        """Why nothing new is created any more, or None."""
+        return self._driver.scheduler.creates_stopped
+
+    def rpm_of(self, model: str) -> float | None:
+        """The requests per minute in force for a model: set, or told by the server."""
+        return self._limiter.rpm_of(model)
+
+    def _open_driver(self) -> Driver:
+        if self._broken is not None:
+            raise self._broken
+        if self._stack is None:
+            raise OrchestratorClosed
+        return self._driver
+
+    def _as_request(self, given: Given, number: int) -> Request:
+        return given if isinstance(given, Request) else request_from(given, self._defaults, number)
+
+    def _raise_if_stopped(self) -> None:
+        error = self.stopped
+        if error is not None and not self._stopped_by_us:
+            raise ExecutionStopped(reason=error.message, cure=CURES.get(error.code, CURE))
+
+
+CURE = "Mend that, then run what is left."
+CURES = {
+    "invalid_api_key": "Look at OPENAI_API_KEY and the base url, then run what is left.",
+    "authentication": "Look at OPENAI_API_KEY and the base url, then run what is left.",
+    "insufficient_quota": "Look at the account's plan and billing, then run what is left.",
+}
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def quiet_log() -> FilteringBoundLogger:
+    """Warnings as JSON lines on stderr."""
+    return structlog.get_logger("orchestrator")  # type: ignore[no-any-return] # untyped there

@@ -1,0 +1,102 @@
+"""When to look again and when to try again: bounds that hold for every number that comes in."""
+
+from math import inf, isfinite, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.core.polling import JITTER, KEPT_PART_MAX, Backoff, Polling
+
+LOOKS = st.integers(0, 10**9)
+CHANCE = st.floats(0, 1, exclude_max=True)
+HINTS = st.none() | st.floats(0, 1e6)
+KEEPS = st.floats(1, 1e6)
+POLLING = st.builds(
+    Polling,
+    first_seconds=st.floats(0.01, 100),
+    factor=st.floats(1, 100),
+    gap_seconds_max=st.floats(0.1, 1_000),
+)
+BACKOFF = st.builds(
+    Backoff,
+    first_seconds=st.floats(0.01, 100),
+    factor=st.floats(1, 100),
+    gap_seconds_max=st.floats(0.1, 1_000),
+)
+
+
+def test_gaps_between_checks_grow_from_half_a_second_to_five():
+    """0.5 s, times 1.5, capped at 5 s; with chance in the middle these are the gaps exactly."""
+    gaps = [Polling().gap_seconds(looks, None, 600, 0.5) for looks in range(9)]
+
+    expected = [0.5, 0.75, 1.125, 1.6875, 2.53125, 3.796875, 5.0, 5.0, 5.0]
+    assert gaps == pytest.approx(expected)
+
+
+@given(POLLING, LOOKS, st.floats(0, 1e6), KEEPS, CHANCE)
+def test_a_hint_is_a_lower_bound(polling, looks, hint, keeps, chance):
+    """The server's wish is respected, unless the result would be gone by then."""
+    gap = polling.gap_seconds(looks, hint, keeps, chance)
+
+    assert gap >= min(hint, keeps * KEPT_PART_MAX)
+    assert gap >= polling.gap_seconds(looks, None, keeps, chance)
+
+
+@given(POLLING, LOOKS, HINTS, KEEPS, CHANCE)
+def test_no_gap_outlasts_half_the_retention(polling, looks, hint, keeps, chance):
+    """Whatever the settings and the hint say, a finished result is found while it is kept."""
+    assert 0 < polling.gap_seconds(looks, hint, keeps, chance) <= keeps / 2
+
+
+@given(POLLING, LOOKS, CHANCE)
+def test_jitter_lies_on_both_sides_of_the_planned_gap(polling, looks, chance):
+    """The gap is the planned one, a tenth more or less."""
+    planned = polling.gap_seconds(looks, None, inf, 0.5)
+
+    gap = polling.gap_seconds(looks, None, inf, chance)
+
+    assert planned * (1 - JITTER) <= gap * 1.000001
+    assert gap <= planned * (1 + JITTER) * 1.000001
+    assert polling.gap_seconds(looks, None, inf, 0.0) == pytest.approx(planned * (1 - JITTER))
+
+
+@given(POLLING, BACKOFF, st.integers(1, 10**18), CHANCE)
+def test_a_run_that_never_ends_does_not_overflow(polling, backoff, times, chance):
+    """The billionth check is planned like the hundredth."""
+    assert isfinite(polling.gap_seconds(times, None, inf, chance))
+    assert isfinite(backoff.gap_seconds(times, None, chance))
+
+
+@pytest.mark.parametrize("nonsense", [-5.0, nan])
+def test_a_hint_that_makes_no_sense_is_no_hint(nonsense):
+    """What a server says is not to be trusted."""
+    polling, backoff = Polling(), Backoff()
+
+    assert polling.gap_seconds(0, nonsense, 600, 0.5) == polling.gap_seconds(0, None, 600, 0.5)
+    assert backoff.gap_seconds(1, nonsense, 0.5) == backoff.gap_seconds(1, None, 0.5)
+
+
+def test_backoff_doubles_from_half_a_second_to_thirty():
+    """0.5 s, doubled, capped at 30 s, all with the greatest chance."""
+    gaps = [Backoff().gap_seconds(failures, None, 1.0) for failures in range(1, 9)]
+
+    assert gaps == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+@given(BACKOFF, st.integers(1, 100), st.floats(0, 1e6), CHANCE)
+def test_retry_after_is_a_minimum_and_jitter_comes_on_top(backoff, failures, seconds, chance):
+    """Nobody comes back early, and those who were told the same time come back apart."""
+    gap = backoff.gap_seconds(failures, seconds, chance)
+
+    assert gap > seconds
+    assert backoff.gap_seconds(failures, seconds, 0.9) > backoff.gap_seconds(failures, seconds, 0.1)
+
+
+@given(BACKOFF, st.integers(1, 10**9), CHANCE)
+def test_half_of_a_backoff_is_left_to_chance(backoff, failures, chance):
+    """A backoff lies between half of its plan and the whole."""
+    planned = backoff.gap_seconds(failures, None, 1.0)
+
+    assert planned / 2 * 0.999999 <= backoff.gap_seconds(failures, None, chance) <= planned
+    assert planned <= backoff.gap_seconds_max

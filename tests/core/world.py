@@ -1,0 +1,231 @@
+"""A driver in virtual time between the scheduler and the pretend server, and a referee.
+
+The referee keeps books of its own: it knows nothing of how the scheduler works, only what must
+never happen.
+"""
+
+import heapq
+import random
+from collections import Counter
+from itertools import count
+
+from orchestrator.core import actions, events, invariants
+from orchestrator.core.failures import Cause, Failure
+from orchestrator.core.model import Family, Outcome, Request, Seen, Status, ToolOutput
+from orchestrator.core.rules import Rules
+from orchestrator.core.scheduler import Scheduler
+
+from .pretend_server import FAILURES, Fate, Server, Trouble
+
+PERMIT_SECONDS = 0.2
+STEPS_MAX = 20_000
+# The first gap of the polling, less its jitter: no check may follow a look sooner.
+GAP_SECONDS_MIN = 0.45
+RULES = Rules(deadline_seconds=600.0, cancel_grace_seconds=20.0)
+
+
+class NoBody:
+    def read(self):
+        return b"{}"
+
+
+class Referee:
+    """Cries foul."""
+
+    def __init__(self):
+        self.out = set()  # runs with a call out
+        self.run_ids = {}  # runs whose id is known
+        self.not_before = {}  # when a run may be checked again
+        self.accepted = set()  # tool calls whose outputs were accepted, by run id
+        self.started = Counter()  # tool calls, by run id and turn
+        self.asked = {}  # tool calls of the turn, in order
+        self.results = {}
+
+    def call(self, call, now):
+        numbers = (
+            [run.number for run in call.runs]
+            if isinstance(call, actions.CheckRuns)
+            else [call.number]
+        )
+        for number in numbers:
+            assert number not in self.out, f"two calls are out for run {number}"
+            assert number not in self.results, f"run {number} has ended"
+            self.out.add(number)
+        match call:
+            case actions.CreateRun(number=number):
+                assert number not in self.run_ids, f"run {number} was created twice"
+            case actions.CheckRuns(runs=runs):
+                for run in runs:
+                    assert run.run_id == self.run_ids[run.number]
+                    assert now >= self.not_before[run.number] - 1e-9, "checked before it was due"
+            case actions.SubmitToolOutputs(number=number, outputs=outputs):
+                call_ids = [output.call_id for output in outputs]
+                assert call_ids == self.asked[number], "outputs are missing or in disorder"
+                assert not self.accepted & {(number, call_id) for call_id in call_ids}
+
+    def answer(self, number, event, now):
+        self.out.discard(number)
+        if number in self.results:
+            return
+        match event:
+            case events.OutputsAccepted(seen=seen):
+                self.accepted |= {(number, call_id) for call_id in self.asked.pop(number)}
+                self._saw(number, seen, now)
+            case events.RunCreated(seen=seen):
+                self._saw(number, seen, now)
+            case events.RunSeen(seen=seen) | events.CancelAccepted(seen=seen):
+                self._saw(number, seen, now)
+            case events.CheckFailed(failure=failure):
+                self.not_before[number] = now + (failure.retry_after_seconds or 0.0) + 0.25
+            case events.CancelFailed():
+                self.not_before[number] = now
+
+    def _saw(self, number, seen, now):
+        self.run_ids[number] = seen.run_id
+        self.not_before[number] = now + GAP_SECONDS_MIN
+        if seen.status is Status.PENDING:
+            self.not_before[number] = now + max(GAP_SECONDS_MIN, seen.look_again_seconds or 0.0)
+        if seen.status is Status.FAILED:
+            del self.run_ids[number]
+            # Direct endpoints number their calls from 0 again.
+            self.accepted = {entry for entry in self.accepted if entry[0] != number}
+
+    def deed(self, deed):
+        match deed:
+            case actions.CallTool(number=number, request=request, call=call):
+                assert number not in self.results
+                key = (number, call.call_id)
+                if request.family is Family.DIRECT:
+                    self.accepted.discard(key)  # and with each turn
+                assert key not in self.accepted, "a tool call is answered twice"
+                asked = self.asked.setdefault(number, [])
+                assert call.call_id not in asked, "a tool is called twice in a turn"
+                asked.append(call.call_id)
+            case actions.RecordOutcome(number=number, result=result):
+                assert number not in self.results, f"run {number} ended twice"
+                self.results[number] = result
+
+
+class World:
+    """Lets fates take their course."""
+
+    def __init__(self, fates, seed, *, rules=RULES, scheduler_type=Scheduler, creates_stop_at=None):
+        self.fates: list[Fate] = fates
+        self.chance = random.Random(seed)
+        self.scheduler = scheduler_type(rules, self.chance.random)
+        self.server, self.referee = Server(), Referee()
+        self.troubles = [list(fate.troubles) for fate in fates]
+        self.now = 0.0
+        self._tickets = count()
+        self._to_come = []
+        for number, fate in enumerate(fates):
+            body = NoBody()  # the same for all: requests are told apart by their number
+            request = Request(f"r{number}", "/v1/x", fate.family, "m", 10, body)
+            self._later(fate.admitted_at, events.RequestAdmitted(number, request))
+            for at, cancel in fate.stops:
+                stop = events.StopRequested(number, Outcome.CANCELLED, "not wanted", cancel)
+                self._later(fate.admitted_at + at, stop)
+        if creates_stop_at is not None:
+            self._later(creates_stop_at, events.CreatesStopped("interrupted", "by the user"))
+
+    def run(self):
+        """Until nothing is left to wait for; everything must have ended by then."""
+        for _ in range(STEPS_MAX):
+            permits_wanted = self._hand_out_calls()
+            moments = [self.now + PERMIT_SECONDS] if permits_wanted else []
+            if self._to_come:
+                moments.append(self._to_come[0][0])
+            if (due_at := self.scheduler.next_due()) is not None:
+                moments.append(due_at)
+            if not moments:
+                break
+            self.now = max(self.now, min(moments))
+            self._let_happen()
+        assert self.scheduler.in_flight == 0, "something is waited for that never comes"
+        assert set(self.referee.results) == set(range(len(self.fates)))
+        return self.referee.results
+
+    def _let_happen(self):
+        while self._to_come and self._to_come[0][0] <= self.now:
+            *_, number, event = heapq.heappop(self._to_come)
+            if number is not None:
+                self.referee.answer(number, event, self.now)
+            self._tell(event)
+        due_at = self.scheduler.next_due()
+        if due_at is not None and due_at <= self.now:
+            self._tell(events.TimePassed())
+            due_at = self.scheduler.next_due()
+            assert due_at is None or due_at > self.now, "woken again and again for nothing"
+
+    def _tell(self, event):
+        deeds = self.scheduler.handle(event, self.now)
+        invariants.check(self.scheduler)
+        for deed in deeds:
+            self.referee.deed(deed)
+            if isinstance(deed, actions.CallTool):
+                finished = events.ToolFinished(deed.number, ToolOutput(deed.call.call_id, "out"))
+                for _ in range(2 if self.chance.random() < 0.2 else 1):
+                    self._later(self.now + self.chance.uniform(0, 3), finished)
+
+    def _hand_out_calls(self):
+        """A few permits at a time; whether more were wanted."""
+        permits = self.chance.randrange(4)
+        for lane in self.scheduler.busy_lanes():
+            while permits:
+                call = self.scheduler.next_call(lane, self.now)
+                invariants.check(self.scheduler)
+                if call is None:
+                    break
+                permits -= 1
+                self.referee.call(call, self.now)
+                self._send(call)
+        return permits == 0 and bool(self.scheduler.busy_lanes())
+
+    def _send(self, call):
+        number = call.runs[0].number if isinstance(call, actions.CheckRuns) else call.number
+        trouble = self._trouble_of(number, call)
+        answer = None
+        if trouble in {Trouble.NONE, Trouble.LOST_AFTER}:
+            answer = self._answer_to(number, call)
+        if trouble is not Trouble.NONE:
+            answer = FAILURES[trouble]
+        takes_seconds = self.chance.uniform(0.01, 4.0 if self.chance.random() < 0.1 else 0.3)
+        self._later(self.now + takes_seconds, _event_of(number, call, answer), number)
+
+    def _trouble_of(self, number, call):
+        troubles = self.troubles[number]
+        trouble = troubles.pop(0) if troubles else Trouble.NONE
+        if trouble is Trouble.MISSING and not isinstance(call, actions.CheckRuns):
+            return Trouble.NONE  # 404 for a create says that the model is missing
+        is_submission = isinstance(call, actions.SubmitToolOutputs)
+        if trouble is Trouble.LOST_AFTER and is_submission:
+            return Trouble.LOST_BEFORE  # the server's own affair: it may answer 400 to the second
+        return trouble
+
+    def _answer_to(self, number, call) -> Seen | Failure:
+        match call:
+            case actions.CreateRun(request=request):
+                return self.server.create(request.custom_id, self.fates[number], self.now)
+            case actions.CheckRuns(runs=(run,)):
+                return self.server.check(run.run_id, self.now)
+            case actions.SubmitToolOutputs(run_id=run_id, outputs=outputs):
+                call_ids = [output.call_id for output in outputs]
+                return self.server.submit(run_id, call_ids, self.now)
+            case actions.CancelRun(run_id=run_id):
+                return self.server.cancel(run_id, self.now)
+
+    def _later(self, at, event, number=None):
+        heapq.heappush(self._to_come, (at, next(self._tickets), number, event))
+
+
+GOOD_AND_BAD = {
+    actions.CreateRun: (events.RunCreated, events.CreateFailed),
+    actions.CheckRuns: (events.RunSeen, events.CheckFailed),
+    actions.SubmitToolOutputs: (events.OutputsAccepted, events.OutputsFailed),
+    actions.CancelRun: (events.CancelAccepted, events.CancelFailed),
+}
+
+
+def _event_of(number, call, answer):
+    good, bad = GOOD_AND_BAD[type(call)]
+    return bad(number, answer) if isinstance(answer, Failure) else good(number, answer)

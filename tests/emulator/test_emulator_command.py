@@ -1,0 +1,79 @@
+"""`orchestrator emulator` as a person types it."""
+
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from orchestrator.cli.emulator import emulator
+
+APP = typer.Typer()
+APP.command()(emulator)
+
+
+def run(*arguments):
+    return CliRunner().invoke(APP, list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--faults", "sloow"], "unknown fault 'sloow'; known are"),
+        (["--faults", "no-such.toml"], "no-such.toml: can't be read"),
+        (["--durations", "no-such.csv"], "'no-such.csv' is neither a number of seconds nor a file"),
+        (["--durations", "-1"], "0 or more seconds"),
+        (["--answers", "no-such.jsonl"], "no-such.jsonl: can't be read (No such file"),
+        (["--rules", "no-such.toml"], "no-such.toml: can't be read (No such file"),
+        (["--rpm", "0"], "rpm must be 1 or more"),
+        (["--tpm", "-1"], "tpm must be 1 or more"),
+        (["--retention", "-1"], "retention_seconds must be 0 or more"),
+        (["--port", "70000"], "port must be from 0 to 65535"),
+    ],
+)
+def test_a_mistake_is_told_in_two_lines_at_most(arguments, complaint):
+    """Exit code 2, what is wrong on stderr, no traceback."""
+    result = run(*arguments)
+
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert result.stderr.count("\n") <= 2
+    assert result.stdout == ""
+
+
+def test_help_names_every_option():
+    """Each option is explained."""
+    shown = run("--help").stdout
+
+    for option in ("port", "seed", "rpm", "tpm", "faults", "durations", "answers", "rules"):
+        assert f"--{option}" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_told_to_stop(number):
+    """One line with the base url, calls are answered, and a signal ends it with code 0."""
+    program = "import typer; from orchestrator.cli.emulator import emulator; typer.run(emulator)"
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-c", program, "--port", "0", "--durations", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        line = process.stdout.readline()
+        base_url = line.split()[1]
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"{base_url}/models", headers={"Authorization": "Bearer any"}
+        )
+        with urllib.request.urlopen(request) as answer:  # noqa: S310 - loopback
+            assert answer.status == 200
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+
+    assert f"OPENAI_BASE_URL={base_url}" in line
+    assert out == "stopped; 1 calls served\n"
+    assert err == ""
+    assert process.returncode == 0
