@@ -42,11 +42,12 @@ class KeyMissing(UserMistake):
 
 
 class SourceMissing(UserMistake):
-    """{path} does not exist. Give a job folder (with a job.toml) or a .jsonl file."""
+    """{path} does not exist. Give a job folder (with a job.toml) or a .jsonl file. Nothing was
+    sent."""
 
 
 class SourceUnusable(UserMistake):
-    """{path} can't be used as a source: {problem}. {cure}"""
+    """{path} can't be used as a source: {problem}. {cure} Nothing was sent."""
 
 
 class RequestFileEmpty(UserMistake):

@@ -48,7 +48,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         error_type: Type of the refusal.
         error_message: Message of the failure or the refusal.
         retry_after_seconds: Goes out as `retry-after` with the refusal.
-        times: Only for the first so many creates with the same body; then as if not there.
+        times: Only for the first so many creates with the same body, metadata apart; then as if
+            not there.
         run_seconds: How long the run takes.
         lose_run: The run is created, and unknown ever after.
         stale_checks: So many retrieves after the end still show "in_progress".

@@ -35,7 +35,8 @@ class Visit:
     """One call on its way through: what it asks for, and what has been found out about it.
 
     `key` stands for this very call whatever else arrives: what it asks for, and that it is the
-    nth time somebody asks it. `body_digest` stands for the body alone.
+    nth time somebody asks it. `body_digest` stands for the body without its metadata, so that it is
+    the same when a client labels each attempt.
     """
 
     call: Call
@@ -77,7 +78,7 @@ class State:
 
     def receive(self, call: Call, route: str, run_id: str | None, now: float) -> Visit:
         """Find out what can be told about a call before anything is done for it."""
-        body_digest = digest(call.body) if call.body else ""
+        body_digest = digest(_asked_for(call.body)) if call.body else ""
         what = digest(route, run_id or "", body_digest)
         self._times_asked[what] += 1
         key = digest(what, self._times_asked[what])
@@ -192,3 +193,12 @@ class Route:
     def name(self) -> str:
         """How the books call it."""
         return f"{self.method} /v1{self.path}"
+
+
+def _asked_for(body: bytes) -> bytes:
+    """The body without its metadata, which is a label and changes nothing."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body
+    return msgspec.json.encode(fields) if fields.pop("metadata", None) is not None else body

@@ -117,7 +117,7 @@ class Server:
 
     def submit(self, run_id: str, call_ids: list[str], now: float) -> Seen:
         run = self.runs[run_id]
-        assert set(call_ids) == {call.call_id for call in _asked(run)}
+        assert set(call_ids) == {call.call_id for call in _asked(run, run.turn)}
         run.turn += 1
         run.stale = run.fate.stale_looks
         run.ready_at = now if run.fate.family is Family.DIRECT else now + run.fate.work_seconds
@@ -143,23 +143,24 @@ class Server:
             return Seen(run.run_id, Status.CANCELLED, "cancelled")
         if run.stale > 0 and fate.family is Family.RESPONSES:
             run.stale -= 1
-            run.turn -= 1
-            stale = Seen(run.run_id, Status.REQUIRES_ACTION, "requires_action", _asked(run))
-            run.turn += 1
-            return stale
+            return _requires_action(run, run.turn - 1)
         if now < run.ready_at or run.hangs:
             return Seen(run.run_id, Status.PENDING, "in_progress", look_again_seconds=1.5)
         if run.turn < len(fate.turns):
-            return Seen(run.run_id, Status.REQUIRES_ACTION, "requires_action", _asked(run))
+            return _requires_action(run, run.turn)
         if run.fails:
             return _failed(run, "server_error")
         return _end_of(run)
 
 
-def _asked(run: Remote) -> tuple[ToolCall, ...]:
+def _requires_action(run: Remote, turn: int) -> Seen:
+    return Seen(run.run_id, Status.REQUIRES_ACTION, "requires_action", _asked(run, turn))
+
+
+def _asked(run: Remote, turn: int) -> tuple[ToolCall, ...]:
     # Direct endpoints may number the calls of each turn from 0.
-    name = "" if run.fate.family is Family.DIRECT else f"{run.run_id}/{run.turn}/"
-    return tuple(ToolCall(f"{name}{n}", "look_up", "{}") for n in range(run.fate.turns[run.turn]))
+    name = "" if run.fate.family is Family.DIRECT else f"{run.run_id}/{turn}/"
+    return tuple(ToolCall(f"{name}{n}", "look_up", "{}") for n in range(run.fate.turns[turn]))
 
 
 def _failed(run: Remote, code: str) -> Seen:

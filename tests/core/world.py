@@ -6,27 +6,23 @@ never happen.
 
 import heapq
 import random
-from collections import Counter
 from itertools import count
 
 from orchestrator.core import actions, events, invariants
-from orchestrator.core.failures import Cause, Failure
+from orchestrator.core.failures import Failure
 from orchestrator.core.model import Family, Outcome, Request, Seen, Status, ToolOutput
 from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
 
+from .play import NoBody
 from .pretend_server import FAILURES, Fate, Server, Trouble
 
 PERMIT_SECONDS = 0.2
 STEPS_MAX = 20_000
 # The first gap of the polling, less its jitter: no check may follow a look sooner.
 GAP_SECONDS_MIN = 0.45
+BODY = NoBody()  # the same for all: requests are told apart by their number
 RULES = Rules(deadline_seconds=600.0, cancel_grace_seconds=20.0)
-
-
-class NoBody:
-    def read(self):
-        return b"{}"
 
 
 class Referee:
@@ -36,9 +32,8 @@ class Referee:
         self.out = set()  # runs with a call out
         self.run_ids = {}  # runs whose id is known
         self.not_before = {}  # when a run may be checked again
-        self.accepted = set()  # tool calls whose outputs were accepted, by run id
-        self.started = Counter()  # tool calls, by run id and turn
-        self.asked = {}  # tool calls of the turn, in order
+        self.accepted = set()  # tool calls whose outputs were accepted, by run number
+        self.asked = {}  # ids of the tool calls of the turn, in order
         self.results = {}
 
     def call(self, call, now):
@@ -111,7 +106,7 @@ class World:
 
     def __init__(self, fates, seed, *, rules=RULES, scheduler_type=Scheduler, creates_stop_at=None):
         self.fates: list[Fate] = fates
-        self.chance = random.Random(seed)
+        self.chance = random.Random(seed)  # noqa: S311 - a simulation's chance is to be repeated
         self.scheduler = scheduler_type(rules, self.chance.random)
         self.server, self.referee = Server(), Referee()
         self.troubles = [list(fate.troubles) for fate in fates]
@@ -119,8 +114,7 @@ class World:
         self._tickets = count()
         self._to_come = []
         for number, fate in enumerate(fates):
-            body = NoBody()  # the same for all: requests are told apart by their number
-            request = Request(f"r{number}", "/v1/x", fate.family, "m", 10, body)
+            request = Request(f"r{number}", "/v1/x", fate.family, "m", 10, BODY)
             self._later(fate.admitted_at, events.RequestAdmitted(number, request))
             for at, cancel in fate.stops:
                 stop = events.StopRequested(number, Outcome.CANCELLED, "not wanted", cancel)
@@ -142,7 +136,8 @@ class World:
             self.now = max(self.now, min(moments))
             self._let_happen()
         assert self.scheduler.in_flight == 0, "something is waited for that never comes"
-        assert set(self.referee.results) == set(range(len(self.fates)))
+        silent = set(range(len(self.fates))) - set(self.referee.results)
+        assert not silent, f"no outcome was recorded for {silent}"
         return self.referee.results
 
     def _let_happen(self):
@@ -197,6 +192,8 @@ class World:
         trouble = troubles.pop(0) if troubles else Trouble.NONE
         if trouble is Trouble.MISSING and not isinstance(call, actions.CheckRuns):
             return Trouble.NONE  # 404 for a create says that the model is missing
+        if trouble is Trouble.BUSY and isinstance(call, actions.CancelRun):
+            return Trouble.BROKEN  # to refuse a cancel is part of a fate, as it is not sent again
         is_submission = isinstance(call, actions.SubmitToolOutputs)
         if trouble is Trouble.LOST_AFTER and is_submission:
             return Trouble.LOST_BEFORE  # the server's own affair: it may answer 400 to the second
