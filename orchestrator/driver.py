@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 import anyio
-from anyio.abc import ObjectReceiveStream, TaskGroup
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from structlog.typing import FilteringBoundLogger
 
 from orchestrator.core import events
@@ -103,25 +104,26 @@ class Driver:
         self._tools_running: dict[int, RunningTools] = {}
         self._tool_tasks = 0
         self._tasks: TaskGroup | None = None
-        self._to_connections, self._for_connections = anyio.create_memory_object_stream[Sent](
-            connections
-        )
         self._tasks_looked_at = float("-inf")
 
     # What the service asks.
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with anyio.create_task_group() as self._tasks:
-            for _ in range(self._connections):
-                self._tasks.start_soon(self._connection, self._for_connections)
-            while True:
-                self._wake = anyio.Event()
-                self._pass_time()
-                wait = self._send_calls()
-                self._count_tasks()
-                with anyio.move_on_after(wait):
-                    await self._wake.wait()
+        # As many places as connections: handing a call to a free connection never waits.
+        calls_in, calls_out = anyio.create_memory_object_stream[Sent](self._connections)
+        with calls_in, calls_out:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                for _ in range(self._connections):
+                    tasks.start_soon(self._connection, calls_out)
+                while True:
+                    self._wake = anyio.Event()
+                    self._pass_time()
+                    wait = self._send_calls(calls_in)
+                    self._count_tasks()
+                    with anyio.move_on_after(wait):
+                        await self._wake.wait()
 
     @property
     def has_room(self) -> bool:
@@ -172,7 +174,7 @@ class Driver:
             for deed in self.scheduler.handle(events.TimePassed(), now):
                 self._do(deed)
 
-    def _send_calls(self) -> float | None:
+    def _send_calls(self, calls: MemoryObjectSendStream[Sent]) -> float | None:
         """Hand out calls while there are permits and free connections.
 
         Returns:
@@ -181,8 +183,8 @@ class Driver:
         now = self._clock.now()
         waits = [] if (due_at := self.scheduler.next_due()) is None else [due_at - now]
         for lane in self.scheduler.busy_lanes():
-            while self._calls_out < self._connections and self._send_call(lane, now):
-                pass
+            while self._calls_out < self._connections and (sent := self._take_call(lane, now)):
+                calls.send_nowait(sent)
             if self._calls_out < self._connections:
                 tokens = self.scheduler.tokens_wanted(lane, now)
                 # No wait: what is held back now waits for an event, or for next_due.
@@ -190,18 +192,18 @@ class Driver:
                     waits.append(wait)
         return max(min(waits), 0.0) if waits else None
 
-    def _send_call(self, lane: str, now: float) -> bool:
+    def _take_call(self, lane: str, now: float) -> Sent | None:
+        """A permit first, then the most urgent call: so no permit goes to stale work."""
         tokens_free = self._limiter.tokens_free(lane)
         if tokens_free is None:
-            return False
+            return None
         call = self.scheduler.next_call(lane, now, tokens_free)
         if call is None:
-            return False
+            return None
         tokens = call.request.tokens if isinstance(call, CreateRun | SubmitToolOutputs) else 0
         self._limiter.take(lane, tokens)
         self._calls_out += 1
-        self._to_connections.send_nowait(Sent(call, lane, tokens, now))
-        return True
+        return Sent(call, lane, tokens, now)
 
     def _count_tasks(self) -> None:
         now = self._clock.now()
@@ -211,7 +213,7 @@ class Driver:
 
     # The connections.
 
-    async def _connection(self, calls: ObjectReceiveStream[Sent]) -> None:
+    async def _connection(self, calls: MemoryObjectReceiveStream[Sent]) -> None:
         while True:
             sent = await calls.receive()
             happened = await self._perform(sent)

@@ -14,7 +14,9 @@ class OrchestratorError(Exception):
 
     def __init__(self, **facts: Any) -> None:
         self.facts = facts
-        super().__init__(" ".join((type(self).__doc__ or "").split()).format(**facts))
+        message = " ".join((type(self).__doc__ or "").split()).format(**facts)
+        # A fact may be empty, and leaves two spaces then.
+        super().__init__(message.replace(".  ", ". "))
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import structlog
 from openai import AsyncOpenAI
 from structlog.typing import FilteringBoundLogger
 
 from orchestrator.adapters.clock import LoopClock
 from orchestrator.adapters.limiter.limiter import Limiter
+from orchestrator.adapters.log import quiet_log
 from orchestrator.adapters.request_file import RequestDefaults, request_from
 from orchestrator.adapters.tools import Tool, Toolbox
 from orchestrator.apis.client import make_client
@@ -334,8 +334,3 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def quiet_log() -> FilteringBoundLogger:
-    """Warnings as JSON lines on stderr."""
-    return structlog.get_logger("orchestrator")  # type: ignore[no-any-return] # untyped there

@@ -10,6 +10,6 @@ settings.load_profile("fast")
 
 
 def pytest_asyncio_loop_factories(config, item):
-    if item.get_closest_marker("real_time") or item.get_closest_marker("slow"):
+    if item.get_closest_marker("real_time"):
         return {"real": asyncio.new_event_loop}
     return {"virtual": VirtualTimeLoop}

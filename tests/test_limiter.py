@@ -2,6 +2,7 @@
 
 import asyncio
 from bisect import bisect_left
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
@@ -17,10 +18,9 @@ LANE = "gpt-5-mini"
 
 def fullest_window(times, amounts=None, seconds=60.0):
     """The most that any half-open window of this length holds."""
-    amounts = amounts or [1] * len(times)
+    sums = [0, *accumulate(amounts or [1] * len(times))]
     return max(
-        sum(amounts[index : bisect_left(times, start + seconds)])
-        for index, start in enumerate(times)
+        sums[bisect_left(times, start + seconds)] - sums[index] for index, start in enumerate(times)
     )
 
 
@@ -210,6 +210,29 @@ async def test_a_limit_learned_late_counts_what_was_sent_before():
     times += await send(limiter, calls=200, until=180)
 
     assert fullest_window(times) <= 60
+
+
+async def test_a_token_limit_learned_late_counts_what_was_sent_before():
+    """900 of 1,000 tokens went out before the first answer told the limit."""
+    limiter = Limiter(LoopClock())
+    limiter.take(LANE, 900)
+    limiter.told(LANE, LimitsTold(tokens_limit=1_000, tokens_remaining=100), 0.0)
+
+    (sent_at,) = await send(limiter, 1, 200)
+
+    assert sent_at > 60
+
+
+async def test_an_hour_of_work_leaves_nothing_behind():
+    """What has left the window is forgotten, also where nobody asks for it."""
+    limiter = Limiter(LoopClock())
+    for _ in range(3_600):
+        limiter.take(LANE, 10)
+        await asyncio.sleep(1.0)
+
+    bucket = limiter._bucket(LANE)
+    assert len(bucket._calls._slots) <= 130
+    assert len(bucket._tokens._slots) <= 130
 
 
 async def test_somebody_else_on_the_same_quota_is_noticed():

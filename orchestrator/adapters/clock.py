@@ -4,6 +4,11 @@ import asyncio
 import time
 
 
+def unix_now() -> float:
+    """Seconds since 1970, for what people and servers read."""
+    return time.time()  # noqa: TID251 - this is the clock that everybody else asks
+
+
 class LoopClock:
     """The running loop's clock."""
 
@@ -11,9 +16,9 @@ class LoopClock:
         self._loop = asyncio.get_running_loop()
 
     def now(self) -> float:
-        """Seconds, monotonic."""
+        """Seconds, monotonic; only differences mean anything."""
         return self._loop.time()
 
     def unix(self) -> float:
         """Seconds since 1970."""
-        return time.time()  # noqa: TID251 - this is the Clock that everybody else asks
+        return unix_now()

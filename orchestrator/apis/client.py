@@ -7,6 +7,18 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 from orchestrator.errors import KeyMissing, SettingUnusable
 
 
+def required_key() -> str:
+    """The API key in the environment.
+
+    Raises:
+        KeyMissing: There is none, or it is blank.
+    """
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not key:
+        raise KeyMissing
+    return key
+
+
 def make_client(base_url: str | None = None) -> AsyncOpenAI:
     """The official client; OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_ORG_ID are read now.
 
@@ -14,9 +26,7 @@ def make_client(base_url: str | None = None) -> AsyncOpenAI:
         KeyMissing: There is no key, or it is blank.
         SettingUnusable: The base url is none.
     """
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not key:
-        raise KeyMissing
+    key = required_key()
     url = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or None
     cure = "Look at --base-url and OPENAI_BASE_URL."
     if url is not None and not url.startswith(("http://", "https://")):

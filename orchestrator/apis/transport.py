@@ -46,6 +46,10 @@ CAUSE_OF_STATUS = {
     429: Cause.RATE_LIMITED,
 }
 
+# A server that says "come back tomorrow" is asked again after an hour; a mistake in its clock must
+# not cost the night.
+RETRY_AFTER_SECONDS_MAX = 3_600.0
+
 # An error message for people ends here; some servers send pages.
 MESSAGE_CHARACTERS_MAX = 500
 
@@ -236,16 +240,14 @@ def _no_answer(error: BaseException, timeout_seconds: float) -> Failure:
 def _retry_after(response: httpx2.Response, clock: Clock) -> float | None:
     """Seconds from `retry-after-ms` or `Retry-After`, which may be a date."""
     milliseconds = _number(response.headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
     text = response.headers.get("retry-after")
-    seconds = _number(text)
-    if seconds is not None or text is None:
-        return seconds
-    try:
-        return max(parsedate_to_datetime(text).timestamp() - clock.unix(), 0.0)
-    except ValueError:
-        return None
+    seconds = _number(text) if milliseconds is None else milliseconds / 1000
+    if seconds is None and text is not None:
+        try:
+            seconds = max(parsedate_to_datetime(text).timestamp() - clock.unix(), 0.0)
+        except ValueError:
+            return None
+    return None if seconds is None else min(seconds, RETRY_AFTER_SECONDS_MAX)
 
 
 def _number(text: str | None) -> float | None:

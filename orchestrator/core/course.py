@@ -35,6 +35,7 @@ class Course:
     def created(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         run.creates += 1
         self._roster.totals.created += 1
+        self._roster.totals.created_to_check += run.request.family is not Family.DIRECT
         return self._accepted(run, seen, now)
 
     def outputs_accepted(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:

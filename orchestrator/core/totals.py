@@ -19,6 +19,7 @@ class Totals:
     admitted: int = 0
     in_flight_max: int = 0
     created: int = 0
+    created_to_check: int = 0  # of these, runs that are looked at until they end
     checks: int = 0
     turns: int = 0
     tool_calls: int = 0

@@ -219,6 +219,12 @@ class TestCancelling:
         assert play.now == pytest.approx(30.0)
         assert endings(deeds) == {1: Outcome.CANCELLED}
 
+    def test_a_refused_key_ends_a_cancel(self):
+        """The same key gives the same answer; the request ends as was wanted."""
+        play = Play().cancelling()
+
+        assert endings(cancel_fails(play, Cause.AUTHENTICATION)) == {1: Outcome.CANCELLED}
+
     def test_a_run_that_is_gone_when_it_is_cancelled_is_cancelled(self):
         """404 on the cancel and on the looks after it: it ended as was wanted."""
         play = Play().cancelling()

@@ -66,9 +66,10 @@ class Bucket:
         for pace in (self._pace, self._slow_pace):
             if pace is not None:
                 pace.take(1)
-        if self._token_pace is not None and tokens:
+        if tokens:
             self._tokens.add(tokens, now)
-            self._token_pace.take(tokens)
+            if self._token_pace is not None:
+                self._token_pace.take(tokens)
 
     def seconds_until(self, tokens: float, now: float) -> float:
         """How long until a call that reserves these tokens may be sent; 0 when now."""
@@ -122,7 +123,7 @@ class Bucket:
         if _stricter(limits.requests_limit, self.rpm):
             self._take_over_rpm(float(limits.requests_limit or 1), now)
         if _stricter(limits.tokens_limit, self.tpm):
-            self._take_over_tpm(float(limits.tokens_limit or 1), now)
+            self._take_over_tpm(float(limits.tokens_limit or 1))
         if now - self._looked_for_strangers_at >= 1.0:
             self._looked_for_strangers_at = now
             self._look_for_strangers(limits, sent_at, now)
@@ -133,9 +134,7 @@ class Bucket:
         # What went out before we knew counts against the limit all the same.
         self._pace.take(min(self._calls.total(now), rpm))
 
-    def _take_over_tpm(self, tpm: float, now: float) -> None:
-        if self.tpm is None:
-            self._tokens = Window()
+    def _take_over_tpm(self, tpm: float) -> None:
         self.tpm = tpm
         self._token_pace = _token_pace(tpm)
 

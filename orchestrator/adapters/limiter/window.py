@@ -25,6 +25,7 @@ class Window:
         return self._total
 
     def add(self, amount: float, now: float) -> None:
+        self.total(now)  # lets go of what has left, also where nobody asks
         slot = now // SLOT_SECONDS
         if not self._slots or self._slots[-1][0] != slot:
             self._slots.append([slot, 0.0])

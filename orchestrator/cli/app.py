@@ -1,0 +1,19 @@
+"""The command `orchestrator` and its parts."""
+
+import typer
+
+from orchestrator.cli.emulator import emulator
+from orchestrator.cli.run import run
+from orchestrator.cli.version import show_version
+
+app = typer.Typer(
+    name="orchestrator",
+    help="Run thousands of OpenAI-style requests from one event loop.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.callback()(show_version)
+app.command()(run)
+app.command()(emulator)

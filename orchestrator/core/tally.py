@@ -1,0 +1,332 @@
+"""Counts results into the summary of an execution, and how things stand while it runs.
+
+Everything here stays small whatever the number of results: failures are kept as groups with one
+example each, and the pace of an execution as a few dozen moments.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any, TypeVar
+
+from orchestrator.core.model import NO_USAGE, Outcome, Result, RunError, Usage
+from orchestrator.core.totals import Totals
+
+# Codes come from servers, so their number has to be bounded; what comes later counts as OTHER.
+FAILURE_CODES_MAX = 100
+OTHER = "other"
+
+# Also from servers. A code is read by programs, a message by people, who stop at a few lines.
+CODE_CHARACTERS_MAX = 100
+MESSAGE_CHARACTERS_MAX = 500
+
+# As many models without a price are named; more would not be read.
+UNPRICED_NAMED_MAX = 5
+
+# Moments that the pace is told from. Twice as far apart each time they are too many, so they
+# always cover everything since the start.
+MOMENTS_MAX = 64
+MOMENTS_APART_SECONDS = 1.0
+
+# A step that took so many times the usual one means that nobody looked: the process was suspended
+# or the machine asleep. Nothing could end then, so it counts as a usual step.
+STEP_TIMES_MAX = 5
+
+Kind = TypeVar("Kind", bound=str)
+
+
+@dataclass(slots=True)
+class Failures:
+    """Requests that did not complete for the same reason."""
+
+    outcome: Outcome
+    code: str
+    count: int
+    example_custom_id: str
+    example_message: str
+
+
+class Tally:
+    """Counts results as they come: outcomes, tokens, cost, and why requests failed.
+
+    Args:
+        price: What this usage of this model costs in USD, None where no price is known.
+    """
+
+    def __init__(self, price: Callable[[str, Usage], float | None]) -> None:
+        self.outcomes: Counter[Outcome] = Counter()
+        self.tokens: Usage = NO_USAGE
+        self._price = price
+        self._cost_usd = 0.0
+        self._unpriced: set[str] = set()
+        self._failures: dict[tuple[Outcome, str], Failures] = {}
+        self._codes: set[str] = set()
+
+    def count(self, result: Result) -> None:
+        """Count one result; each request once."""
+        self.outcomes[result.outcome] += 1
+        if result.usage != NO_USAGE:
+            self.tokens += result.usage
+            self._add_cost(result.request.model, result.usage)
+        if result.outcome is not Outcome.COMPLETED:
+            self._add_failure(result)
+
+    @property
+    def ended(self) -> int:
+        """Requests counted."""
+        return self.outcomes.total()
+
+    @property
+    def done(self) -> int:
+        """Requests that completed."""
+        return self.outcomes[Outcome.COMPLETED]
+
+    @property
+    def failed(self) -> int:
+        """Requests that ended in any other way."""
+        return self.ended - self.done
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What all that was counted costs, None when some of it has no known price."""
+        return None if self._unpriced else self._cost_usd
+
+    @property
+    def cost_note(self) -> str | None:
+        """Why there is no cost, in words; None when there is one."""
+        if not self._unpriced:
+            return None
+        names = sorted(self._unpriced)[:UNPRICED_NAMED_MAX]
+        more = " and others" if len(self._unpriced) > UNPRICED_NAMED_MAX else ""
+        return f"no price is known for: {', '.join(names)}{more}"
+
+    @property
+    def failures(self) -> list[Failures]:
+        """Why requests failed, the commonest reason first."""
+        return sorted(self._failures.values(), key=lambda group: -group.count)
+
+    def _add_cost(self, model: str, usage: Usage) -> None:
+        price = self._price(model, usage)
+        if price is not None:
+            self._cost_usd += price
+        elif len(self._unpriced) <= UNPRICED_NAMED_MAX:
+            self._unpriced.add(_readable(model, CODE_CHARACTERS_MAX))
+
+    def _add_failure(self, result: Result) -> None:
+        error = result.error or RunError("", "")
+        code = self._bounded(_readable(error.code or result.outcome, CODE_CHARACTERS_MAX))
+        group = self._failures.get((result.outcome, code))
+        if group is not None:
+            group.count += 1
+            return
+        self._failures[result.outcome, code] = Failures(
+            outcome=result.outcome,
+            code=code,
+            count=1,
+            example_custom_id=_readable(result.custom_id),
+            example_message=_readable(error.message, MESSAGE_CHARACTERS_MAX),
+        )
+
+    def _bounded(self, code: str) -> str:
+        if code not in self._codes and len(self._codes) >= FAILURE_CODES_MAX:
+            return OTHER
+        self._codes.add(code)
+        return code
+
+    def summary(
+        self,
+        *,
+        source: str,
+        started_at: str,
+        version: str,
+        requests: int,
+        totals: Totals,
+        calls: Mapping[tuple[Kind, str], int],
+        kinds: Iterable[str] = (),
+        tasks_max: int,
+        wall_seconds: float,
+        stopped: RunError | None = None,
+    ) -> dict[str, Any]:
+        """What summary.json says: plain values, every key always there.
+
+        `outcomes` and `not_started` add up to `requests`. Percentiles are by nearest rank.
+
+        Args:
+            source: What was run, as the user named it.
+            started_at: ISO 8601 in UTC.
+            version: Of this program.
+            requests: In the source.
+            totals: What the scheduler counted.
+            calls: HTTP calls by kind and by status code, or the cause where there was no answer.
+            kinds: Kinds of calls that are in the summary also when there were none.
+            tasks_max: The highest number of tasks seen alive.
+            wall_seconds: From the first request read to the last result written.
+            stopped: Why the execution was stopped early.
+        """
+        return {
+            "source": _readable(source),
+            "started_at": started_at,
+            "version": version,
+            "wall_seconds": round(wall_seconds, 3),
+            "requests": requests,
+            "not_started": max(0, requests - self.ended),
+            "outcomes": {str(outcome): self.outcomes[outcome] for outcome in Outcome},
+            "calls": _calls_by_kind(calls, kinds),
+            "checks_per_run": _ratio(totals.checks, totals.created_to_check),
+            "detection_delay_seconds": _percentiles(totals.detection_delays_seconds),
+            "http_429": sum(n for (_, status), n in calls.items() if status == "429"),
+            "retries": totals.retries,
+            "creates_lost": totals.creates_lost,
+            "turns": totals.turns,
+            "tool_calls": totals.tool_calls,
+            "tokens": {
+                "input": self.tokens.input_tokens,
+                "output": self.tokens.output_tokens,
+                "cached": self.tokens.cached_tokens,
+                "reasoning": self.tokens.reasoning_tokens,
+            },
+            "cost_usd": None if self.cost_usd is None else round(self.cost_usd, 6),
+            "cost_note": self.cost_note,
+            "in_flight_max": totals.in_flight_max,
+            "tasks_max": tasks_max,
+            "failures": [_failures_as_dict(group) for group in self.failures],
+            "stopped": None if stopped is None else _error_as_dict(stopped),
+        }
+
+
+def percentile(ascending: Sequence[float], percent: int) -> float:
+    """The smallest value that at least `percent` (1 to 100) of all values do not exceed.
+
+    Raises:
+        IndexError: There are no values.
+    """
+    rank = -(-percent * len(ascending) // 100)  # rounded up, in integers: 0.95 is no binary number
+    return ascending[rank - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an execution stands at one moment, for the progress display."""
+
+    total: int | None  # requests, None when the source does not say
+    waiting: int  # requests that have no run on the server yet, those not yet read included
+    running: int
+    tools: int  # runs that wait for our tool handlers
+    done: int  # completed
+    failed: int  # ended in any other way
+    calls_per_minute: float
+    rpm: float | None  # the limit in force, None when nobody told one
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float | None  # None when there is no price
+    seconds_left: float | None  # None while it can't be told
+    seconds_passed: float
+
+    @property
+    def ended(self) -> int:
+        return self.done + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How many requests had ended at a time."""
+
+    seconds: float
+    ended: int
+
+
+class Pace:
+    """How fast requests end, from a bounded number of moments since the start."""
+
+    def __init__(self) -> None:
+        self.moments: list[Moment] = []
+        self._apart_seconds = MOMENTS_APART_SECONDS
+
+    def note(self, now: float, ended: int) -> None:
+        """So many requests had ended at `now`, seconds on any clock that does not go back."""
+        moment = Moment(now, ended)
+        if len(self.moments) >= 2 and now - self.moments[-2].seconds < self._apart_seconds:  # noqa: PLR2004 - the newest and the one before it
+            self.moments[-1] = moment
+            return
+        self.moments.append(moment)
+        if len(self.moments) > MOMENTS_MAX:
+            self.moments = self.moments[::2]
+            self._apart_seconds *= 2
+
+    def seconds_left(self, left: int | None) -> float | None:
+        """How long `left` more requests will take; None while that can't be told."""
+        return seconds_left(self.moments, left)
+
+
+def seconds_left(moments: Sequence[Moment], left: int | None) -> float | None:
+    """How long `left` more requests will take, going by the later half of those that ended.
+
+    The half moves along with the execution: a slow start is forgotten, a pause weighs less and
+    less, and there is always an estimate once a request has ended. None before that, and when
+    nobody knows how many are left.
+    """
+    if left is None or not moments:
+        return None
+    if left <= 0:
+        return 0.0
+    half = (moments[0].ended + moments[-1].ended) / 2
+    start = max(index for index, moment in enumerate(moments) if moment.ended <= half)
+    seconds = _seconds_awake(moments[start:])
+    ended = moments[-1].ended - moments[start].ended
+    return left * seconds / ended if ended > 0 and seconds > 0 else None
+
+
+def _seconds_awake(moments: Sequence[Moment]) -> float:
+    steps = [after.seconds - before.seconds for before, after in pairwise(moments)]
+    if not steps:
+        return 0.0
+    usual = median(steps)
+    return sum(step if step <= STEP_TIMES_MAX * usual else usual for step in steps)
+
+
+def _calls_by_kind(
+    calls: Mapping[tuple[Kind, str], int], kinds: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    by_kind: dict[str, dict[str, int]] = {str(kind): {} for kind in kinds}
+    for (kind, status), count in sorted(calls.items()):
+        by_kind.setdefault(str(kind), {})[str(status)] = count
+    return {
+        kind: {"total": sum(by_status.values()), "by_status": by_status}
+        for kind, by_status in by_kind.items()
+    }
+
+
+def _ratio(count: int, of: int) -> float | None:
+    return round(count / of, 3) if of else None
+
+
+def _percentiles(values: Iterable[float]) -> dict[str, float] | None:
+    ascending = sorted(values)
+    if not ascending:
+        return None
+    return {
+        "p50": round(percentile(ascending, 50), 3),
+        "p95": round(percentile(ascending, 95), 3),
+        "max": round(ascending[-1], 3),
+    }
+
+
+def _failures_as_dict(group: Failures) -> dict[str, Any]:
+    return {
+        "outcome": str(group.outcome),
+        "code": group.code,
+        "count": group.count,
+        "example_custom_id": group.example_custom_id,
+        "example_message": group.example_message,
+    }
+
+
+def _error_as_dict(error: RunError) -> dict[str, str]:
+    return {"code": _readable(error.code), "message": _readable(error.message)}
+
+
+def _readable(text: str, characters_max: int | None = None) -> str:
+    """The text, cut, with "?" for what UTF-8 can't write: half of a surrogate pair."""
+    return text[:characters_max].encode("utf-8", "replace").decode()
