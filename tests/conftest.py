@@ -1,6 +1,5 @@
 import asyncio
 
-import pytest
 from hypothesis import settings
 from support.virtual_loop import VirtualTimeLoop
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from bisect import bisect_left
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -166,7 +167,7 @@ async def test_the_limit_is_learned_from_the_headers():
 
 
 async def test_no_run_is_checked_before_it_is_due():
-    """By the emulator's books: the first check comes after the first gap, the others after theirs."""
+    """By the emulator's books, each check comes after its gap."""
     emulator = Emulator(Settings(queue_seconds=Fixed(0.0), run_seconds=Lognormal(8.0, 0.8)))
 
     await play(prompts(300), emulator, latency_seconds=0.0)
@@ -175,7 +176,7 @@ async def test_no_run_is_checked_before_it_is_due():
     for record in emulator.books.calls(0, 10**9):
         seen.setdefault(record.run_id, []).append(record.at_seconds)
     for times in seen.values():
-        for looks, (before, after) in enumerate(zip(times, times[1:], strict=False)):
+        for looks, (before, after) in enumerate(pairwise(times)):
             planned = min(0.5 * 1.5**looks, 5.0)
             assert after - before >= 0.9 * planned - 1e-4
 

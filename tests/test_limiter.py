@@ -1,4 +1,4 @@
-"""The limiter: no window over the limit, hardly a permit lost, and what the server says is heard."""
+"""The limiter: no window over the limit, hardly a permit lost, the server's word is heard."""
 
 import asyncio
 from bisect import bisect_left

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from support.emulator_client import emulator_client
-
 from orchestrator.apis.transport import CallRecord
 from orchestrator.core import invariants
 from orchestrator.core.model import Outcome, Result
@@ -13,6 +11,7 @@ from orchestrator.emulator.settings import Settings
 from orchestrator.errors import ExecutionStopped
 from orchestrator.ports import CallKind
 from orchestrator.service import Orchestrator
+from support.emulator_client import emulator_client
 
 MODEL = "gpt-5-mini"
 

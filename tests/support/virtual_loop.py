@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps: a day of sleeping takes a millisecond, and a deadlock has a name.
+"""An event loop whose clock jumps: a day of sleep takes a millisecond, a deadlock has a name.
 
 The loop's selector never waits. When nothing is ready, time moves to the next timer. A loop with
 nothing ready and no timer set would hang for ever in real life; here it raises `Deadlock`.
@@ -15,7 +15,7 @@ from typing import Any
 TICK_SECONDS = 1e-6
 
 
-class Deadlock(RuntimeError):
+class Deadlock(RuntimeError):  # noqa: N818 - named for what happened
     """Every task waits and no timer is set: nothing can ever happen again."""
 
 
