@@ -207,7 +207,7 @@ class TestWholeLinesOnly:
             "    print(files.results_count, flush=True)\n"
         )
         command = [sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603  # our own program
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # our own program
             told = [int(process.stdout.readline()) for _ in range(50)]
             process.send_signal(signal.SIGKILL)
 

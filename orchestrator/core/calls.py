@@ -83,8 +83,8 @@ class Calls:
         if run.started_at == NEVER:
             run.started_at = now
             run.deadline_at = now + self._rules.deadline_seconds
-        attempt = run.attempts_failed + run.failures + run.waits + 1
-        return CreateRun(run.number, run.request, attempt, run.deadline_at)
+        run.sent += 1
+        return CreateRun(run.number, run.request, run.sent, run.deadline_at)
 
     def _submit(self, run: Run, now: float) -> SubmitToolOutputs:
         answering = run.answering

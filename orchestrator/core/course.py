@@ -52,7 +52,7 @@ class Course:
             run.answered = frozenset()
             run.stale_looks = 0
         run.run_id = seen.run_id
-        run.failures = run.missing = 0
+        run.failures = run.missing = run.waits = 0
         run.looks = 0
         return self.seen(run, seen, now)
 

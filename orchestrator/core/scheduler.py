@@ -105,7 +105,7 @@ class Scheduler:
             case events.OutputsAccepted(seen=seen):
                 return self._course.outputs_accepted(run, seen, now)
             case events.RunSeen(seen=seen):
-                run.failures = run.missing = 0
+                run.failures = run.missing = run.waits = 0
                 return self._course.seen(run, seen, now)
             case events.CancelAccepted(seen=seen):
                 run.cancels += 1

@@ -1,6 +1,5 @@
 """What a user may set, with units, ranges and defaults; checked before anything is sent."""
 
-import math
 from dataclasses import dataclass, fields
 
 from orchestrator.core.rules import Rules
@@ -8,6 +7,9 @@ from orchestrator.errors import SettingUnusable
 
 # The lane of all checks, where they have a limit of their own. No model has such a name.
 CHECKS_LANE = "(checks)"
+
+INFINITE = float("inf")
+MAY_BE_ENDLESS = frozenset({"deadline_seconds", "tool_timeout_seconds"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +38,8 @@ class Settings:
             value = getattr(self, field.name)
             if isinstance(value, bool) or value is None or field.name == "seed":
                 continue
-            if not isinstance(value, int | float) or math.isnan(value) or value <= 0:
-                problem = "it must be a number greater than 0"
-                raise SettingUnusable(name=field.name, value=value, problem=problem, cure="")
-            if isinstance(field.default, int) and not isinstance(value, int):
-                problem = "it must be a whole number"
+            problem = _problem_with(value, whole=isinstance(field.default, int))
+            if problem is not None and not (value == INFINITE and field.name in MAY_BE_ENDLESS):
                 raise SettingUnusable(name=field.name, value=value, problem=problem, cure="")
 
     def rules(self) -> Rules:
@@ -51,3 +50,11 @@ class Settings:
             turns_max=self.turns_max,
             checks_lane=None if self.checks_rpm is None else CHECKS_LANE,
         )
+
+
+def _problem_with(value: object, *, whole: bool) -> str | None:
+    if not isinstance(value, int | float) or not value > 0:  # NaN is not greater than anything
+        return "it must be a number greater than 0"
+    if whole and not isinstance(value, int):
+        return "it must be a whole number"
+    return None if value < INFINITE else "it must be finite; leave it out for no limit"

@@ -57,7 +57,7 @@ def test_help_names_every_option():
 def test_it_serves_until_it_is_told_to_stop(number):
     """One line with the base url, calls are answered, and a signal ends it with code 0."""
     program = "import typer; from orchestrator.cli.emulator import emulator; typer.run(emulator)"
-    with subprocess.Popen(  # noqa: S603 - our own command
+    with subprocess.Popen(
         [sys.executable, "-c", program, "--port", "0", "--durations", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
