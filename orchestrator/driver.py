@@ -3,11 +3,16 @@
 Rules: the loop decides, the connections call, and nobody else does either. There is a fixed number
 of connections, each a task that performs one call at a time; tool handlers are the only other tasks
 that come and go, and they are bounded too. A run costs no task: it waits in the core.
+
+A tool handler may run requests itself. Those are one level deeper, and each level has places of its
+own, here for handlers and in feed.py for runs: else they would wait for places that the handlers
+above them hold.
 """
 
-from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import assert_never
 
 import anyio
@@ -47,11 +52,16 @@ class Sent:
     at: float
 
 
-@dataclass(slots=True)
-class RunningTools:
-    """The tool handlers of one run that are at work, so that they can be stopped."""
+# What a failed call is to each of its runs.
+FAILED: Mapping[type[Call], Callable[[int, Failure], events.RunEvent]] = {
+    CreateRun: events.CreateFailed,
+    CheckRuns: events.CheckFailed,
+    SubmitToolOutputs: events.OutputsFailed,
+    CancelRun: events.CancelFailed,
+}
 
-    scopes: set[anyio.CancelScope] = field(default_factory=set)
+# How many tool handlers the code that asks is inside of.
+level: ContextVar[int] = ContextVar("orchestrator_level", default=0)
 
 
 class Driver:
@@ -66,8 +76,8 @@ class Driver:
         clock: The time.
         log: Gets events with dotted names; never a prompt or a key.
         connections: Calls that may be out at the same time.
-        max_in_flight: Runs that may be in flight at the same time.
         tools_at_once: Tool handlers that may be at work at the same time.
+        on_stopped: Called once, when it is settled that nothing new will be created.
     """
 
     def __init__(
@@ -81,8 +91,8 @@ class Driver:
         clock: Clock,
         log: FilteringBoundLogger,
         connections: int,
-        max_in_flight: int,
         tools_at_once: int,
+        on_stopped: Callable[[], None] = lambda: None,
     ) -> None:
         self.scheduler = scheduler
         self.tasks_max = 0
@@ -93,18 +103,25 @@ class Driver:
         self._clock = clock
         self._log = log
         self._connections = connections
-        self._max_in_flight = max_in_flight
         self._tools_at_once = tools_at_once
+        self._on_stopped = on_stopped
 
-        self._admitted = 0
-        self._calls_out = 0
+        self._closed = False
+        self._stopped = False
         self._wake = anyio.Event()
-        self._changed = anyio.Event()  # a run ended: there may be room, or nothing left to do
-        self._tools_waiting: deque[CallTool] = deque()
-        self._tools_running: dict[int, RunningTools] = {}
-        self._tool_tasks = 0
-        self._tasks: TaskGroup | None = None
+        self._emptied = anyio.Event()
         self._tasks_looked_at = float("-inf")
+
+        self._numbers_given = 0
+        self._deeper: dict[int, int] = {}  # level by run, of runs that a tool handler asked for
+        self._tools_waiting: defaultdict[int, deque[CallTool]] = defaultdict(deque)  # by level
+        self._tools_at_work: Counter[int] = Counter()
+        self._tool_scopes: defaultdict[int, set[anyio.CancelScope]] = defaultdict(set)  # by run
+
+        self._calls_out = 0
+        self._call_scopes: dict[int, anyio.CancelScope] = {}  # by run
+        self._calls_handed = 0
+        self._handed_to: dict[str, int] = {}  # by lane, the last of its calls
 
     # What the service asks.
 
@@ -114,46 +131,51 @@ class Driver:
         calls_in, calls_out = anyio.create_memory_object_stream[Sent](self._connections)
         with calls_in, calls_out:
             async with anyio.create_task_group() as tasks:
-                self._tasks = tasks
                 for _ in range(self._connections):
                     tasks.start_soon(self._connection, calls_out)
                 while True:
                     self._wake = anyio.Event()
                     self._pass_time()
+                    self._start_tools(tasks)
                     wait = self._send_calls(calls_in)
                     self._count_tasks()
                     with anyio.move_on_after(wait):
                         await self._wake.wait()
 
-    @property
-    def has_room(self) -> bool:
-        return self.scheduler.in_flight < self._max_in_flight
-
-    async def wait_for_room(self) -> None:
-        """Wait until one more run may be in flight."""
-        while not self.has_room:
-            await self._changed.wait()
+    def close(self) -> None:
+        """Nothing will be done any more."""
+        self._closed = True
+        self._emptied.set()
 
     async def wait_until_empty(self) -> None:
         """Wait until nothing is in flight."""
-        while self.scheduler.in_flight:
-            await self._changed.wait()
+        while self.scheduler.in_flight and not self._closed:
+            await self._emptied.wait()
 
     def next_number(self) -> int:
         """A new number for a request, to be known before its result can come."""
-        self._admitted += 1
-        return self._admitted
+        self._numbers_given += 1
+        return self._numbers_given
 
     def admit(self, number: int, request: Request) -> None:
         """Take a request. Its result goes to `results` under this number, perhaps at once."""
+        if level.get():
+            self._deeper[number] = level.get()
         self.tell(events.RequestAdmitted(number, request))
 
     def stop(self, number: int, reason: str, *, outcome: Outcome, cancel_remote: bool) -> None:
         """This request is not wanted any more."""
+        run = self.scheduler.roster.runs.get(number)
+        if run is None or self._closed:
+            return
+        # What answers at once leaves no run on the server: it is cancelled by cutting its call.
+        cancel_remote = cancel_remote and run.request.family is not Family.DIRECT
         self.tell(events.StopRequested(number, outcome, reason, cancel_remote))
 
     def stop_all(self, reason: str, *, cancel_remote: bool) -> None:
         """Nothing is wanted any more, and nothing new is created."""
+        if self._closed:
+            return
         self.tell(events.CreatesStopped("stopped", reason))
         unstopped = [run for run in self.scheduler.roster.runs.values() if run.stop is None]
         for number in [run.number for run in unstopped]:
@@ -163,6 +185,9 @@ class Driver:
         """Let the core take in what happened, and do what it says."""
         for deed in self.scheduler.handle(event, self._clock.now()):
             self._do(deed)
+        if not self._stopped and self.scheduler.creates_stopped is not None:
+            self._stopped = True
+            self._on_stopped()
         self._wake.set()
 
     # The loop.
@@ -182,15 +207,25 @@ class Driver:
         """
         now = self._clock.now()
         waits = [] if (due_at := self.scheduler.next_due()) is None else [due_at - now]
-        for lane in self.scheduler.busy_lanes():
-            while self._calls_out < self._connections and (sent := self._take_call(lane, now)):
+        # One call a lane in turn, and first the lane that has waited longest: a crowd of runs of
+        # one model must not keep the connections from the others.
+        lanes = deque(sorted(self.scheduler.busy_lanes(), key=self._last_handed_to))
+        while lanes and self._calls_out < self._connections:
+            lane = lanes.popleft()
+            if (sent := self._take_call(lane, now)) is not None:
+                self._calls_handed += 1
+                self._handed_to[lane] = self._calls_handed
                 calls.send_nowait(sent)
-            if self._calls_out < self._connections:
-                tokens = self.scheduler.tokens_wanted(lane, now)
-                # No wait: what is held back now waits for an event, or for next_due.
-                if (wait := self._limiter.seconds_until(lane, tokens)) > 0:
-                    waits.append(wait)
+                lanes.append(lane)
+                continue
+            tokens = self.scheduler.tokens_wanted(lane, now)
+            # No wait: what is held back now waits for an event, or for next_due.
+            if (wait := self._limiter.seconds_until(lane, tokens)) > 0:
+                waits.append(wait)
         return max(min(waits), 0.0) if waits else None
+
+    def _last_handed_to(self, lane: str) -> int:
+        return self._handed_to.get(lane, 0)
 
     def _take_call(self, lane: str, now: float) -> Sent | None:
         """A permit first, then the most urgent call: so no permit goes to stale work."""
@@ -216,10 +251,18 @@ class Driver:
     async def _connection(self, calls: MemoryObjectReceiveStream[Sent]) -> None:
         while True:
             sent = await calls.receive()
-            happened = await self._perform(sent)
+            happened: list[events.RunEvent] = []
+            numbers = _numbers(sent.call)
+            with anyio.CancelScope() as scope:
+                if len(numbers) == 1:
+                    self._call_scopes[numbers[0]] = scope
+                happened = await self._perform(sent)
+            if len(numbers) == 1:
+                self._call_scopes.pop(numbers[0], None)
             self._calls_out -= 1
             for event in happened:
                 self.tell(event)
+            self._wake.set()
 
     async def _perform(self, sent: Sent) -> list[events.RunEvent]:
         """Send one call; what comes of it, good or bad, is an event for each of its runs."""
@@ -250,7 +293,7 @@ class Driver:
             self._log.exception("call.broken", kind=type(call).__name__)
             failure = Failure(Cause.INTERNAL, f"{type(error).__name__}: {error}")
         self._note_failure(sent, failure)
-        return [self._failed(call, number, failure) for number in _numbers(call)]
+        return [FAILED[type(call)](number, failure) for number in _numbers(call)]
 
     def _checked(
         self, sent: Sent, call: CheckRuns, answers: Mapping[int, Seen | Failure]
@@ -266,19 +309,6 @@ class Driver:
                 happened.append(events.RunSeen(run.number, answer))
         return happened
 
-    def _failed(self, call: Call, number: int, failure: Failure) -> events.RunEvent:
-        match call:
-            case CreateRun():
-                return events.CreateFailed(number, failure)
-            case SubmitToolOutputs():
-                return events.OutputsFailed(number, failure)
-            case CancelRun():
-                return events.CancelFailed(number, failure)
-            case CheckRuns():
-                return events.CheckFailed(number, failure)
-            case _:
-                assert_never(call)
-
     def _correct(self, sent: Sent, seen: Seen) -> None:
         if seen.usage.total_tokens:
             self._limiter.spent(sent.lane, sent.tokens, seen.usage.total_tokens, sent.at)
@@ -286,7 +316,7 @@ class Driver:
     def _note_failure(self, sent: Sent, failure: Failure) -> None:
         if failure.cause is Cause.RATE_LIMITED:
             self._limiter.refused(sent.lane, failure.retry_after_seconds)
-        self._log.warning(
+        self._log.info(
             "call.failed",
             kind=type(sent.call).__name__,
             custom_id=_custom_ids(sent.call),
@@ -300,56 +330,67 @@ class Driver:
 
     def _do(self, deed: Deed) -> None:
         match deed:
-            case CallTool():
-                self._tools_waiting.append(deed)
-                self._start_tools()
+            case CallTool(number=number):
+                self._tools_waiting[self._deeper.get(number, 0)].append(deed)
             case StopTools(number=number):
-                for scope in self._tools_running.pop(number, RunningTools()).scopes:
+                for scope in self._tool_scopes.pop(number, ()):
                     scope.cancel()
-            case RecordOutcome(number=number, result=result):
-                if result.outcome is not Outcome.COMPLETED:
-                    self._log.warning(
-                        "request.ended",
-                        custom_id=result.custom_id,
-                        outcome=result.outcome.value,
-                        run_id=result.run_id,
-                        code=result.error.code if result.error else "",
-                    )
-                self._results.record(number, result)
-                self._changed.set()
-                self._changed = anyio.Event()
+            case RecordOutcome():
+                self._record(deed)
             case _:
                 assert_never(deed)
 
-    def _start_tools(self) -> None:
-        while self._tools_waiting and self._tool_tasks < self._tools_at_once:
-            deed = self._tools_waiting.popleft()
-            run = self.scheduler.roster.runs.get(deed.number)
-            if run is None or run.answering is None or self._tasks is None:
-                continue  # the run was stopped while its tools waited for a place
-            self._tool_tasks += 1
-            self._tasks.start_soon(self._call_tool, deed)
+    def _record(self, deed: RecordOutcome) -> None:
+        number, result = deed.number, deed.result
+        if result.outcome is not Outcome.COMPLETED:
+            self._log.info(
+                "request.ended",
+                custom_id=result.custom_id,
+                outcome=result.outcome.value,
+                run_id=result.run_id,
+                code=result.error.code if result.error else "",
+            )
+        self._deeper.pop(number, None)
+        if (scope := self._call_scopes.pop(number, None)) is not None:
+            scope.cancel()  # its answer is of no use any more, and its connection is
+        self._results.record(number, result)
+        if not self.scheduler.in_flight:
+            self._emptied.set()
+            self._emptied = anyio.Event()
 
-    async def _call_tool(self, deed: CallTool) -> None:
-        running = self._tools_running.setdefault(deed.number, RunningTools())
-        try:
-            with anyio.CancelScope() as scope:
-                running.scopes.add(scope)
-                output = await self._tools.call(deed.call, deed.request)
-                if output.failed:
-                    custom_id, tool = deed.request.custom_id, deed.call.name
-                    self._log.warning("tool.failed", custom_id=custom_id, tool=tool)
-                running.scopes.discard(scope)
-                self.tell(events.ToolFinished(deed.number, output))
-        finally:
-            running.scopes.discard(scope)
-            if not running.scopes:
-                self._tools_running.pop(deed.number, None)
-            self._tool_tasks -= 1
-            self._start_tools()
+    def _start_tools(self, tasks: TaskGroup) -> None:
+        # Only the loop starts handlers, so that none inherits the context of another one.
+        for at, waiting in self._tools_waiting.items():
+            while waiting and self._tools_at_work[at] < self._tools_at_once:
+                deed = waiting.popleft()
+                run = self.scheduler.roster.runs.get(deed.number)
+                if run is None or run.answering is None:
+                    continue  # the run was stopped while its tools waited for a place
+                self._tools_at_work[at] += 1
+                tasks.start_soon(self._call_tool, deed, at)
+
+    async def _call_tool(self, deed: CallTool, at: int) -> None:
+        level.set(at + 1)
+        with anyio.CancelScope() as scope:
+            self._tool_scopes[deed.number].add(scope)
+            output = await self._tools.call(deed.call, deed.request)
+            if output.failed:
+                custom_id, tool = deed.request.custom_id, deed.call.name
+                self._log.warning("tool.failed", custom_id=custom_id, tool=tool)
+            self._tool_ended(deed.number, scope)
+            self.tell(events.ToolFinished(deed.number, output))
+        self._tool_ended(deed.number, scope)
+        self._tools_at_work[at] -= 1
+        self._wake.set()
+
+    def _tool_ended(self, number: int, scope: anyio.CancelScope) -> None:
+        scopes = self._tool_scopes.get(number, set())
+        scopes.discard(scope)
+        if not scopes:
+            self._tool_scopes.pop(number, None)
 
 
-def _numbers(call: Call) -> Iterable[int]:
+def _numbers(call: Call) -> Sequence[int]:
     return [run.number for run in call.runs] if isinstance(call, CheckRuns) else [call.number]
 
 

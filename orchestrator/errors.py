@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 class OrchestratorError(Exception):
     """Something went wrong in the orchestrator."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = 3
 
     def __init__(self, **facts: Any) -> None:
         self.facts = facts
@@ -43,6 +43,16 @@ class KeyMissing(UserMistake):
     the program without a key and without cost."""
 
 
+class KeyUnusable(UserMistake):
+    """The API key in OPENAI_API_KEY can't be sent: it has characters that no key has. Copy it
+    again, without quotes and line breaks. Nothing was sent."""
+
+
+class ClientUnusable(UserMistake):
+    """The server can't be reached as it is set: {problem}. Look at --base-url, OPENAI_BASE_URL and
+    the proxies in the environment. Nothing was sent."""
+
+
 class SourceMissing(UserMistake):
     """{path} does not exist. Give a job folder (with a job.toml) or a .jsonl file. Nothing was
     sent."""
@@ -67,8 +77,6 @@ class RequestUnusable(UserMistake):
 class InputChanged(OrchestratorError):
     """{path}, line {line}: the file was changed while it was being read. Don't write to a request
     file during an execution; start again with the new file."""
-
-    exit_code = 3
 
 
 class JobUnusable(UserMistake):
@@ -101,13 +109,9 @@ class OutputFailed(OrchestratorError):
     """{path} can't be written any more: {problem}. The execution was stopped; what is in the file
     is whole. Make room or mend the folder, then run what is left into a new folder."""
 
-    exit_code = 3
-
 
 class ExecutionStopped(OrchestratorError):
     """The execution was stopped early: {reason}. {cure}"""
-
-    exit_code = 3
 
 
 class OrchestratorClosed(OrchestratorError):

@@ -3,11 +3,13 @@
 Order matters: whatever can be wrong with what the user gave is found before the first call.
 """
 
-import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +23,48 @@ from orchestrator.adapters.log import execution_log
 from orchestrator.adapters.prices import price_of
 from orchestrator.adapters.progress import Progress
 from orchestrator.adapters.request_file import RequestFile
-from orchestrator.adapters.result_file import SUMMARY_NAME, ResultFiles, prepare_folder
-from orchestrator.adapters.tools import load_tools
+from orchestrator.adapters.result_file import (
+    FOLDER_MODE,
+    SUMMARY_NAME,
+    ResultFiles,
+    prepare_folder,
+)
+from orchestrator.adapters.tools import Tool, Toolbox, load_tools
 from orchestrator.apis.client import make_client, make_local_client
 from orchestrator.apis.transport import CallRecord
-from orchestrator.core.model import Outcome, RunError
+from orchestrator.core.failures import Cause
+from orchestrator.core.model import Outcome, Result, RunError
 from orchestrator.core.states import State
 from orchestrator.core.tally import Pace, Standing, Tally
 from orchestrator.emulator.emulator import Emulator
 from orchestrator.emulator.server import serve, unix_now
-from orchestrator.errors import ExecutionStopped, OutputFailed
+from orchestrator.errors import (
+    ExecutionStopped,
+    InputChanged,
+    OrchestratorError,
+    OutputFailed,
+    OutputFolderUnusable,
+)
 from orchestrator.jobfile import Job, emulator_settings
 from orchestrator.ports import CallKind
 from orchestrator.service import Orchestrator
 from orchestrator.version import __version__
 
 LOG_NAME = "log.jsonl"
+EXECUTIONS = Path("executions")  # where output folders are made when none was given
 SHOW_SECONDS = 0.25
 INTERRUPTED = "interrupted"
+
+# A file name has at most 255 bytes, a letter up to 4, and the date has to follow.
+NAME_CHARACTERS_MAX = 48
+
+# A server that is being started refuses a call or two; at the usual backoff this is after a few
+# seconds, when a person begins to wonder.
+CALLS_UNANSWERED_MAX = 4
+
+# Ends the execution in good order; takes the name of what interrupted it. A signal handler may
+# call it.
+Stop = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +74,7 @@ class Report:
     folder: Path
     summary: dict[str, Any]
     interrupted: bool
-    stopped: ExecutionStopped | None
+    stopped: OrchestratorError | None  # why it ended early; its message is for people
 
     @property
     def all_completed(self) -> bool:
@@ -66,45 +92,54 @@ class Way:
 
 
 async def execute(
-    job: Job, folder: Path, progress: Progress, *, way: Way, log_level: str = "info"
+    job: Job,
+    folder: Path | None,
+    progress: Progress,
+    *,
+    way: Way,
+    log_level: str = "info",
+    warn: Callable[[str], None] = lambda _: None,
+    on_ready: Callable[[Stop], None] = lambda _: None,
 ) -> Report:
     """Run a job from beginning to end, once.
 
     Args:
         job: What to run and how.
-        folder: For the output; made if it is missing.
+        folder: For the output; made if it is missing. None: a new one under `executions/`.
         progress: Where the standing is shown.
         way: Where the calls go.
         log_level: "debug" has a line in log.jsonl for every call.
+        warn: Told in a sentence what a person should know while it runs.
+        on_ready: Given the way to end the execution, just before the first call can go out.
 
     Raises:
         UserMistake: Something given can't be used; nothing was sent.
-        OutputFailed: The results can't be written any more.
+        InputChanged: The request file was written to while it was checked; nothing was sent.
     """
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(_client(job, way))
-        tools = load_tools(job.tools) if job.tools is not None else []
+        tools = _tools(job)
         requests = stack.enter_context(RequestFile(job.requests, job.defaults))
         total = requests.check().requests
-        files = ExitStack()
+        if folder is None:
+            folder = _new_folder(job)
         prepare_folder(folder)
-        results = files.enter_context(ResultFiles(folder))
+        results = stack.enter_context(ResultFiles(folder))
         secrets = [client.api_key]
-        log = files.enter_context(
+        log = stack.enter_context(
             execution_log(folder / LOG_NAME, level=log_level, secrets=secrets)
         )
-        with files:
-            orchestrator = Orchestrator(
-                client,
-                tools=tools,
-                log=log,
-                on_call=_call_logger(log),
-                **asdict(job.settings),
-            )
-            execution = Execution(job, orchestrator, results, progress, log, total)
-            report = await execution.run(requests)
-            _write_summary(folder, report)
-            return Report(folder, report, execution.interrupted, execution.stopped)
+        calls = CallWatch(log, warn, client.base_url.netloc.decode())
+        options = asdict(job.settings)
+        orchestrator = Orchestrator(client, tools=tools, log=log, on_call=calls.ended, **options)
+        stack.enter_context(closing(progress))
+        execution = Execution(job, orchestrator, results, progress, log, total)
+        summary = await execution.run(requests, on_ready)
+        try:
+            _write_summary(folder, summary)
+        except OutputFailed as error:
+            execution.stopped = execution.stopped or error
+        return Report(folder, summary, execution.interrupted, execution.stopped)
 
 
 class Execution:
@@ -120,7 +155,7 @@ class Execution:
         total: int,
     ) -> None:
         self.interrupted = False
-        self.stopped: ExecutionStopped | None = None
+        self.stopped: OrchestratorError | None = None
         self._job = job
         self._orchestrator = orchestrator
         self._results = results
@@ -133,12 +168,18 @@ class Execution:
         self._began_at = self._clock.now()
         self._started_at = datetime.fromtimestamp(self._clock.unix(), UTC)
 
-    async def run(self, requests: RequestFile) -> dict[str, Any]:
+    async def run(self, requests: RequestFile, on_ready: Callable[[Stop], None]) -> dict[str, Any]:
         """Run every request; the summary."""
         self._log.info("execution.started", source=str(self._job.source), requests=self._total)
+        loop = asyncio.get_running_loop()
+
+        def stop(by: str) -> None:
+            with suppress(RuntimeError):  # the loop has ended: there is nothing to stop
+                loop.call_soon_threadsafe(self._interrupt, by)
+
         async with self._orchestrator, anyio.create_task_group() as tasks:
+            on_ready(stop)
             tasks.start_soon(self._show_standing)
-            tasks.start_soon(self._mind_signals, tasks.cancel_scope)
             await self._take_results(requests)
             tasks.cancel_scope.cancel()
         self._progress.show(self._standing())
@@ -147,24 +188,30 @@ class Execution:
         self._log.info("execution.ended", outcomes=summary["outcomes"])
         return summary
 
+    def _interrupt(self, by: str) -> None:
+        self.interrupted = True
+        self._log.warning("execution.interrupted", signal=by)
+        self._orchestrator.stop(f"the execution was interrupted ({by})")
+
     async def _take_results(self, requests: RequestFile) -> None:
         try:
-            async for result in self._orchestrator.run_many(requests):
-                self._results.record(result)
-                self._tally.count(result)
-        except ExecutionStopped as stopped:
-            self.stopped = stopped
+            async with aclosing(self._orchestrator.run_many(requests)) as results:
+                async for result in results:
+                    self._take(result)
+        except OrchestratorError as error:
+            self.stopped = self.stopped or error
 
-    async def _mind_signals(self, scope: anyio.CancelScope) -> None:
-        """The first signal ends the execution in good order, the second at once."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for number in signals:
-                if self.interrupted:
-                    scope.cancel()
-                    return
-                self.interrupted = True
-                self._log.warning("execution.interrupted", signal=number.name)
-                self._orchestrator.stop(f"the execution was interrupted ({number.name})")
+    def _take(self, result: Result) -> None:
+        # Counted first: it cost what it cost, whether or not it can be written.
+        self._tally.count(result)
+        try:
+            self._results.record(result)
+        except OutputFailed as error:
+            if self.stopped is None:
+                self.stopped = error
+                self._log.error("output.failed", path=str(error.path), problem=error.problem)
+                # What is in flight comes back as stopped; perhaps its short lines still fit.
+                self._orchestrator.stop("the results can't be written any more")
 
     async def _show_standing(self) -> None:
         while True:
@@ -197,11 +244,6 @@ class Execution:
         )
 
     def _summary(self) -> dict[str, Any]:
-        stopped = self._orchestrator.stopped
-        if self.interrupted:
-            stopped = RunError(INTERRUPTED, "the execution was interrupted")
-        elif self.stopped is None:
-            stopped = None
         return self._tally.summary(
             source=str(self._job.source),
             started_at=self._started_at.isoformat(timespec="seconds"),
@@ -212,8 +254,62 @@ class Execution:
             kinds=[kind.value for kind in CallKind],
             tasks_max=self._orchestrator.tasks_max,
             wall_seconds=self._clock.now() - self._began_at,
-            stopped=stopped,
+            stopped=self._why_stopped(),
         )
+
+    def _why_stopped(self) -> RunError | None:
+        match self.stopped:
+            case _ if self.interrupted:
+                return RunError(INTERRUPTED, "the execution was interrupted")
+            case None:
+                return None
+            case ExecutionStopped():
+                return self._orchestrator.stopped
+            case OutputFailed():
+                return RunError("output_failed", str(self.stopped))
+            case InputChanged():
+                return RunError("input_changed", str(self.stopped))
+            case _:
+                return RunError("engine_broken", str(self.stopped))
+
+
+class CallWatch:
+    """Logs every call, and says so once when no call finds a server.
+
+    Args:
+        log: Gets a line for each call at level debug.
+        warn: Told in a sentence for people.
+        server: Host and port, for that sentence.
+    """
+
+    def __init__(self, log: FilteringBoundLogger, warn: Callable[[str], None], server: str) -> None:
+        self._log = log
+        self._warn = warn
+        self._server = server
+        self._unanswered: int | None = 0  # None: the server was there, or it was said
+
+    def ended(self, record: CallRecord) -> None:
+        """A call ended, with or without an answer."""
+        self._log.debug(
+            "call.ended",
+            call_id=record.call_id,
+            kind=record.kind.value,
+            status=record.status,
+            seconds=round(record.seconds, 4),
+        )
+        if self._unanswered is None:
+            return
+        if record.status != Cause.NOT_SENT.value:
+            self._unanswered = None
+            return
+        self._unanswered += 1
+        if self._unanswered >= CALLS_UNANSWERED_MAX:
+            self._log.warning("server.unreachable", server=self._server)
+            self._warn(
+                f"no connection to {self._server} in {self._unanswered} calls; it goes on trying. "
+                "Is the base url right, the server up, the network there? Ctrl-C ends it."
+            )
+            self._unanswered = None
 
 
 @asynccontextmanager
@@ -229,17 +325,34 @@ async def _client(job: Job, way: Way) -> AsyncIterator[AsyncOpenAI]:
         yield await stack.enter_async_context(client)
 
 
-def _call_logger(log: FilteringBoundLogger) -> Any:
-    def told(record: CallRecord) -> None:
-        log.debug(
-            "call.ended",
-            call_id=record.call_id,
-            kind=record.kind.value,
-            status=record.status,
-            seconds=round(record.seconds, 4),
-        )
+def _tools(job: Job) -> Sequence[Tool]:
+    """The job's tools, each looked at: what can't be one is found before anything is made."""
+    if job.tools is None:
+        return ()
+    tools = [Tool.of(handler) for handler in load_tools(job.tools)]
+    Toolbox(tools)  # refuses two of one name
+    return tools
 
-    return told
+
+def _new_folder(job: Job) -> Path:
+    """A folder whose name says what and when; it is made here, so nobody else gets the same."""
+    is_bare_file = job.source == job.requests
+    what = job.source.stem if is_bare_file else job.source.resolve().parent.name
+    what = re.sub(r"[^\w.-]+", "_", what)[:NAME_CHARACTERS_MAX].lstrip(".-") or "job"
+    when = datetime.fromtimestamp(unix_now(), UTC).astimezone()
+    name = f"{what}-{when:%Y%m%d-%H%M%S}"
+    try:
+        EXECUTIONS.mkdir(FOLDER_MODE, exist_ok=True)
+        for number in count(2):
+            folder = EXECUTIONS / name
+            with suppress(FileExistsError):
+                folder.mkdir(FOLDER_MODE)
+                break
+            name = f"{what}-{when:%Y%m%d-%H%M%S}-{number}"
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise OutputFolderUnusable(path=EXECUTIONS, problem=problem) from None
+    return folder
 
 
 def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
@@ -248,4 +361,6 @@ def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
         path.touch(mode=0o600)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
     except OSError as error:
+        with suppress(OSError):  # half a summary would be taken for one
+            path.unlink()
         raise OutputFailed(path=path, problem=error.strerror or str(error)) from None

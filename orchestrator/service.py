@@ -3,8 +3,8 @@
 import random
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Any, Self
 
@@ -54,7 +54,9 @@ class Orchestrator:
             when the block is entered. Its retries are not used.
         tools: Functions that answer the model's tool calls: asynchronous ones run beside the loop,
             others in threads. Name, description and parameters come from name, docstring and
-            signature. They are offered to every request that names no tools itself.
+            signature. They are offered to every request that names no tools itself. They may run
+            requests on this orchestrator themselves; those have places of their own, as many again
+            as `max_in_flight` and `tools_at_once`.
         rpm: Requests per minute of each model. None: what the server's headers say.
         tpm: Tokens per minute of each model. None: what the server's headers say.
         checks_rpm: Status checks per minute, when they have a limit of their own.
@@ -74,7 +76,7 @@ class Orchestrator:
         body: Fields for the bodies of requests that lack them.
         seed: For the jitter, to repeat an execution exactly.
         log: A structlog logger; the default writes warnings only.
-        on_call: Called after every HTTP call.
+        on_call: Called after every HTTP call; what it raises is logged and costs nothing.
 
     Raises:
         SettingUnusable: A number is out of range.
@@ -118,15 +120,13 @@ class Orchestrator:
             cancel_on_exit=cancel_on_exit,
             seed=seed,
         )
+        self._driver: Driver | None = None
         self._given_client = client
         self._tools = Toolbox(tools, tool_timeout_seconds=tool_timeout_seconds)
         self._defaults = RequestDefaults(url=url, model=model, body=body or {})
         self._log = log or quiet_log()
         self._on_call = on_call
-        self._desk = Desk()
         self._stack: AsyncExitStack | None = None
-        self._broken: BaseException | None = None
-        self._stopped_by_us = False
 
     async def __aenter__(self) -> Self:
         """Make the client and start the engine.
@@ -136,14 +136,20 @@ class Orchestrator:
         """
         if self._stack is not None:
             raise OrchestratorClosed
+        self._desk = Desk(self.settings.max_in_flight)
+        self._broken: BaseException | None = None
+        self._stopped_by_us = False
         async with AsyncExitStack() as stack:
             client = self._given_client
             if client is None:
                 client = make_client()
-                stack.push_async_callback(client.close)
+                stack.push_async_callback(_close, client)
             self._driver = self._wire(client)
+            # Whatever cancels the block must not cancel the engine with it: there may be runs to be
+            # cancelled on the server first. `__aexit__` ends it.
+            self._engine = anyio.CancelScope(shield=True)
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
-            self._tasks.start_soon(self._drive)
+            self._tasks.start_soon(self._drive, self._driver)
             self._stack = stack.pop_all()
         return self
 
@@ -155,16 +161,21 @@ class Orchestrator:
     ) -> None:
         """End every task; remote runs are cancelled first when `cancel_on_exit` is set."""
         stack, self._stack = self._stack, None
-        if stack is None:
+        if stack is None or self._driver is None:
             return
         try:
             with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_SECONDS_MAX):
                 self.stop("the orchestrator was closed", cancel_remote=self.settings.cancel_on_exit)
-                if self._broken is None:
-                    await self._driver.wait_until_empty()
+                await self._driver.wait_until_empty()
         finally:
+            self._engine.cancel()
             self._tasks.cancel_scope.cancel()
-            await stack.aclose()
+            try:
+                await stack.aclose()
+            finally:
+                # Whoever still waits, in a task that outlives the block, waits for nothing.
+                self._driver.close()
+                self._desk.fail_all(OrchestratorClosed())
 
     def _wire(self, client: AsyncOpenAI) -> Driver:
         settings, clock = self.settings, LoopClock()
@@ -178,11 +189,10 @@ class Orchestrator:
         )
         name = f"run-{secrets.token_hex(6)}"
         self._transport = Transport(
-            client, clock, name=name, on_limits=self._limiter.told, on_call=self._on_call
+            client, clock, name=name, on_limits=self._limiter.told, on_call=self._tell_of_call
         )
         schemas = self._tools.schemas
-        # Chance spreads checks over time; nobody's secret depends on it.
-        chance = random.Random(settings.seed).random  # noqa: S311
+        chance = random.Random(settings.seed).random  # noqa: S311 - it only spreads the checks
         return Driver(
             scheduler=Scheduler(settings.rules(), chance),
             apis={
@@ -195,24 +205,36 @@ class Orchestrator:
             clock=clock,
             log=self._log,
             connections=settings.connections,
-            max_in_flight=settings.max_in_flight,
             tools_at_once=settings.tools_at_once,
+            on_stopped=self._desk.stop_reading,
         )
 
-    async def _drive(self) -> None:
+    async def _drive(self, driver: Driver) -> None:
         """Keep the engine going; when it breaks, everybody who waits is told why."""
         try:
-            await self._driver.run()
+            with self._engine:
+                await driver.run()
         except* OrchestratorError as group:
-            self._break(_first(group))
+            self._break(driver, _first(group))
         except* Exception as group:  # noqa: BLE001 - told to everybody who waits
             error = _first(group)
             self._log.error("driver.broken", exc_info=error)
-            self._break(DriverBroken(problem=f"{type(error).__name__}: {error}"))
+            problem = f"{type(error).__name__}: {error}"
+            self._break(driver, DriverBroken(problem=problem, story="driver.broken in the log"))
 
-    def _break(self, error: BaseException) -> None:
+    def _break(self, driver: Driver, error: BaseException) -> None:
         self._broken = self._broken or error
+        driver.close()
         self._desk.fail_all(self._broken)
+
+    def _tell_of_call(self, record: CallRecord) -> None:
+        """Tell the user's callback; its mistake must not cost the answer of a paid call."""
+        if self._on_call is None:
+            return
+        try:
+            self._on_call(record)
+        except Exception:  # noqa: BLE001 - it may raise anything
+            self._log.exception("on_call.failed")
 
     # What a program asks.
 
@@ -226,13 +248,14 @@ class Orchestrator:
         Raises:
             RequestUnusable: It can't be sent as it is; nothing was sent.
             OrchestratorClosed: Called outside the block.
+            DriverBroken: The engine stopped because of an error of its own.
 
         When the caller is cancelled, the run is cancelled on the server too.
         """
         driver = self._open_driver()
         number = driver.next_number()
         ready = self._as_request(request, number)
-        await driver.wait_for_room()
+        await self._desk.room.wait()
         waiter = Waiter()
         self._desk.expect(number, waiter)
         driver.admit(number, ready)
@@ -245,7 +268,7 @@ class Orchestrator:
 
     async def run_many(
         self, requests: Iterable[Given] | AsyncIterable[Given]
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result, None]:
         """Run requests and yield their results as they end, in that order.
 
         Requests are read only when there is room in flight, so the source may be endless and
@@ -259,16 +282,25 @@ class Orchestrator:
                 before it.
             ExecutionStopped: No request will work (a refused key, an empty account); raised after
                 the results of those that were read, what was not read was not sent.
+            OrchestratorClosed: Called outside the block, or the block was left before all was read.
+            DriverBroken: The engine stopped because of an error of its own.
+
+        To stop early, `break` is enough; what was sent ends as `cancel_on_exit` says. A loop that
+        goes on after it does better to wrap the call in `contextlib.aclosing`, which does not wait
+        for the garbage collector.
         """
         driver = self._open_driver()
         feed = Feed(driver, self._desk, self.settings.max_in_flight)
         self._tasks.start_soon(feed.read, requests, self._as_request)
         try:
-            async for result in feed.results():
-                yield result
+            async with aclosing(feed.results()) as results:
+                async for result in results:
+                    yield result
         finally:
             feed.abandon(cancel_remote=self.settings.cancel_on_exit)
         self._raise_if_stopped()
+        if self._stack is None and not feed.source_ended:
+            raise OrchestratorClosed
 
     def stop(self, reason: str, *, cancel_remote: bool = False) -> None:
         """End everything in flight with the outcome `stopped`, and create nothing more.
@@ -277,38 +309,50 @@ class Orchestrator:
             reason: For the results' error message.
             cancel_remote: Whether the runs are cancelled on the server; their results come when
                 that is done, or half a minute later.
+
+        Raises:
+            OrchestratorClosed: The block was not entered yet; after it there is nothing to stop.
         """
+        driver = self._wired()
         self._stopped_by_us = True
-        self._driver.stop_all(reason, cancel_remote=cancel_remote)
+        driver.stop_all(reason, cancel_remote=cancel_remote)
 
     @property
     def totals(self) -> Totals:
         """What was counted since the block was entered."""
-        return self._driver.scheduler.totals
+        return self._wired().scheduler.totals
 
     @property
     def calls(self) -> Counter[tuple[CallKind, str]]:
         """HTTP calls by kind and by status code, or the cause where there was no answer."""
+        self._wired()
         return self._transport.counts
 
     @property
     def tasks_max(self) -> int:
         """The highest number of tasks seen alive in this event loop."""
-        return self._driver.tasks_max
+        return self._wired().tasks_max
 
     @property
     def stopped(self) -> RunError | None:
         """Why nothing new is created any more, or None."""
-        return self._driver.scheduler.creates_stopped
+        return self._wired().scheduler.creates_stopped
 
     def rpm_of(self, model: str) -> float | None:
         """The requests per minute in force for a model: set, or told by the server."""
+        self._wired()
         return self._limiter.rpm_of(model)
 
     def _open_driver(self) -> Driver:
+        driver = self._wired()
         if self._broken is not None:
             raise self._broken
         if self._stack is None:
+            raise OrchestratorClosed
+        return driver
+
+    def _wired(self) -> Driver:
+        if self._driver is None:
             raise OrchestratorClosed
         return self._driver
 
@@ -327,6 +371,12 @@ CURES = {
     "authentication": "Look at OPENAI_API_KEY and the base url, then run what is left.",
     "insufficient_quota": "Look at the account's plan and billing, then run what is left.",
 }
+
+
+async def _close(client: AsyncOpenAI) -> None:
+    # Also when the block is left because its task was cancelled.
+    with anyio.CancelScope(shield=True):
+        await client.close()
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

@@ -11,7 +11,6 @@ from support.engine import play
 from orchestrator.core.model import Outcome
 from orchestrator.emulator.durations import Fixed, Lognormal
 from orchestrator.emulator.emulator import Emulator
-from orchestrator.emulator.faults import parse_faults
 from orchestrator.emulator.rules import Rule, ToolRequest
 from orchestrator.emulator.settings import Settings
 
@@ -66,19 +65,20 @@ async def test_each_fault_alone(fault):
     assert played.orchestrator.totals.outcomes[Outcome.COMPLETED] == 300 - hung
 
 
-async def test_all_faults_together():
-    """2,000 requests, seven faults at 10 % each: one right outcome for every request."""
-    emulator = Settings(seed=11, faults=parse_faults("all"))
+@pytest.mark.parametrize("number", [500, pytest.param(2_000, marks=pytest.mark.slow)])
+async def test_all_faults_together(number):
+    """Seven faults at 10 % each, all at once: one right outcome for every request."""
+    emulator = Settings(seed=11, faults=dict.fromkeys(FAULTS, 0.1))
 
-    played = await play(mixed(2_000), emulator, deadline_seconds=900, attempts_max=12)
+    played = await play(mixed(number), emulator, deadline_seconds=900, attempts_max=12)
 
-    check_right(played, 2_000, 900)
+    check_right(played, number, 900)
     totals = played.orchestrator.totals
-    assert totals.outcomes[Outcome.COMPLETED] >= 1_650
+    assert totals.outcomes[Outcome.COMPLETED] >= 0.8 * number
     assert totals.outcomes[Outcome.FAILED] <= 5
     # What may have been paid twice is counted: the emulator's extra runs are all known to us.
     runs = sum(played.books["creates"]["by_digest"].values())
-    assert runs - 2_000 <= totals.creates_lost
+    assert runs - number <= totals.creates_lost
 
 
 async def test_faults_with_tools():
@@ -131,7 +131,7 @@ async def test_the_strict_limit_is_never_met_and_hardly_a_permit_lost(rpm):
     """A backlog against a strict server: no 429, and 99 % of the permits of each full minute."""
     emulator = Emulator(Settings(rpm=rpm))
 
-    requests = prompts(int(0.7 * rpm))
+    requests = prompts(int(0.5 * rpm))
     played = await play(requests, emulator, rpm=rpm, max_in_flight=rpm // 2)
 
     served = emulator.books.calls(0, 10**9)

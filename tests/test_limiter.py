@@ -189,6 +189,18 @@ async def test_without_a_limit_a_429_slows_down_and_recovers():
     assert limiter.seconds_until(LANE, 0) == 0
 
 
+async def test_a_429_at_the_very_start_does_not_crawl():
+    """Twelve calls went out and one came back with 429: six a second, not one in two seconds."""
+    limiter = Limiter(LoopClock())
+    await send(limiter, 12)
+    limiter.refused(LANE, None)
+    await asyncio.sleep(1.0)
+
+    times = await send(limiter, calls=10**5, until=4)
+
+    assert len(times) == pytest.approx(18, abs=3)
+
+
 async def test_the_servers_limit_is_believed_where_it_is_stricter():
     """A limit in the headers is taken over when ours is higher or unknown, never the other way."""
     limiter = Limiter(LoopClock(), rpm=600)

@@ -232,6 +232,18 @@ async def test_without_handlers_a_tool_call_is_a_result():
     assert b"function_call" in played.results["a"].answer.body
 
 
+@pytest.mark.parametrize("background", [True, False])
+async def test_a_forced_tool_choice_is_forced_once(background):
+    """`tool_choice: required` sent again with the outputs would make the model call for ever."""
+    tool = Lookup()
+    request = ask("hello", tool_choice="required", background=background)
+
+    played = await play([request], emulated(), tools=[tool.lookup])
+
+    assert played.outcomes == {"a": Outcome.COMPLETED}
+    assert len(tool.call_ids) == 1
+
+
 async def test_a_model_that_calls_tools_in_a_circle_is_stopped():
     """The number of turns is bounded."""
     tool = Lookup()

@@ -1,10 +1,16 @@
 """Makes the official client from the environment."""
 
 import os
+from urllib.parse import urlsplit
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
-from orchestrator.errors import KeyMissing, SettingUnusable
+from orchestrator.errors import ClientUnusable, KeyMissing, KeyUnusable
+
+# Named here, because the SDK takes a blank OPENAI_BASE_URL for an address.
+OPENAI_URL = "https://api.openai.com/v1"
+
+PORT_MAX = 65_535
 
 
 def required_key() -> str:
@@ -12,10 +18,13 @@ def required_key() -> str:
 
     Raises:
         KeyMissing: There is none, or it is blank.
+        KeyUnusable: It has characters that no header can carry.
     """
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key:
         raise KeyMissing
+    if not (key.isascii() and key.isprintable()):
+        raise KeyUnusable
     return key
 
 
@@ -24,19 +33,18 @@ def make_client(base_url: str | None = None) -> AsyncOpenAI:
 
     Raises:
         KeyMissing: There is no key, or it is blank.
-        SettingUnusable: The base url is none.
+        KeyUnusable: It can't be sent.
+        ClientUnusable: The base url is none, or a proxy in the environment can't be used.
     """
     key = required_key()
-    url = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or None
-    cure = "Look at --base-url and OPENAI_BASE_URL."
-    if url is not None and not url.startswith(("http://", "https://")):
-        problem = "a base url begins with http:// or https://"
-        raise SettingUnusable(name="base_url", value=url, problem=problem, cure=cure)
+    url = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL
+    problem = _problem_with(url)
+    if problem is not None:
+        raise ClientUnusable(problem=problem)
     try:
         return AsyncOpenAI(api_key=key, base_url=url, max_retries=0)
-    except (OpenAIError, ValueError) as error:
-        problem = str(error)
-        raise SettingUnusable(name="base_url", value=url, problem=problem, cure=cure) from error
+    except (OpenAIError, ValueError, ImportError) as error:
+        raise ClientUnusable(problem=str(error)) from error
 
 
 def make_local_client(base_url: str) -> AsyncOpenAI:
@@ -47,3 +55,17 @@ def make_local_client(base_url: str) -> AsyncOpenAI:
         max_retries=0,
         http_client=DefaultAsyncHttpxClient(trust_env=False),
     )
+
+
+def _problem_with(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 0
+    except ValueError as error:
+        return f"the base url {url!r} is none ({error})"
+    if parts.scheme not in {"http", "https"}:
+        return f"the base url {url!r} does not begin with http:// or https://"
+    host = parts.hostname or ""
+    if not host or not host.isprintable() or " " in host or port > PORT_MAX:
+        return f"the base url {url!r} names no host"
+    return None

@@ -26,6 +26,11 @@ def joined(fields: Mapping[str, msgspec.Raw]) -> bytes:
     return msgspec.json.encode(fields)
 
 
+def says(fields: Fields, name: str) -> bool:
+    """Whether a field is there and is not null."""
+    return bytes(fields.get(name, b"null")) != b"null"
+
+
 def array_of(value: msgspec.Raw | bytes | None) -> list[msgspec.Raw]:
     """The entries of a JSON array, as they are written."""
     return [] if value is None else msgspec.json.decode(value, type=list[msgspec.Raw])
@@ -63,3 +68,13 @@ def output_item(output: ToolOutput) -> dict[str, str]:
 def output_message(output: ToolOutput) -> dict[str, str]:
     """A tool output as /v1/chat/completions wants it."""
     return {"role": "tool", "tool_call_id": output.call_id, "content": output.output}
+
+
+def release_tool_choice(fields: Fields) -> None:
+    """Once its tools were called, a model that was forced to call one may answer.
+
+    Sent again with every turn, a forced choice would make it call tools for ever.
+    """
+    choice = bytes(fields.get("tool_choice", b'"auto"')).strip()
+    if choice not in {b'"auto"', b'"none"', b"null"}:
+        fields["tool_choice"] = raw("auto")

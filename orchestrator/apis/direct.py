@@ -20,6 +20,8 @@ from orchestrator.apis.composing import (
     output_item,
     output_message,
     raw,
+    release_tool_choice,
+    says,
 )
 from orchestrator.apis.reading import (
     arguments_of,
@@ -73,6 +75,7 @@ class Direct:
     async def submit(self, action: SubmitToolOutputs) -> Seen:
         """Send the conversation so far with the tool outputs at its end."""
         fields = self._fields(action.request)
+        release_tool_choice(fields)
         so_far = array_of(action.continuation or b"[]")
         if action.request.url == CHAT_URL:
             fields["messages"] = raw(so_far + [raw(output_message(o)) for o in action.outputs])
@@ -119,15 +122,21 @@ class Direct:
         if seen.status is not Status.REQUIRES_ACTION:
             return seen
         items = objects_of(decoded(reply.body), "output")
+        if says(fields, "conversation"):
+            return _with_continuation(seen, [])  # the server keeps it
+        if bytes(fields.get("store", b"")) == b"false":
+            # What the server has not stored it can't be reminded of, unless it comes along whole.
+            items = [i for i in items if i.get("type") != "reasoning" or i.get("encrypted_content")]
         return _with_continuation(seen, [*_input_items(fields), *map(raw, items)])
 
     def _answer_seen(self, reply: Reply, fields: Fields, url: str) -> Seen:
         answer = decoded(reply.body)
         run_id = text_of(answer, "id") or reply.request_id
         kept = Answer(reply.status_code, reply.request_id, reply.body)
-        if RESULT_FIELD[url] not in answer:
-            if not answer.get("error"):
-                raise malformed(f"it has no {RESULT_FIELD[url]!r}")
+        result = answer.get(RESULT_FIELD[url])
+        if result is None and not answer.get("error"):
+            raise malformed(f"it has no {RESULT_FIELD[url]!r}")
+        if not result and answer.get("error"):
             # Some gateways answer 200 with an error inside.
             error = error_of(answer, "error", otherwise="failed")
             return Seen(run_id, Status.FAILED, "error", error=error, answer=kept)
@@ -174,11 +183,22 @@ def _message(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tool_calls(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+    """The calls that a message asks for; each gets an id of its own where it has none.
+
+    The id is put into the message too: it goes back to the server beside the outputs that name it.
+    """
+    calls = objects_of(message, "tool_calls")
+    given: set[str] = set()
+    for position, call in enumerate(calls):
+        call_id = text_of(call, "id")
+        if not call_id or call_id in given:
+            call["id"] = call_id = f"{call_id or 'call'}_{position}"
+        given.add(call_id)
     return tuple(
         ToolCall(
-            text_of(call, "id") or f"call_{position}",
+            call["id"],
             text_of(object_of(call, "function"), "name"),
             arguments_of(object_of(call, "function")),
         )
-        for position, call in enumerate(objects_of(message, "tool_calls"))
+        for call in calls
     )

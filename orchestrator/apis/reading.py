@@ -3,8 +3,9 @@
 Only the fields that the core needs are looked at, and never trusted to have the documented type.
 """
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -28,12 +29,28 @@ def decoded(body: bytes) -> dict[str, Any]:
         CallFailed: It is something else.
     """
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        value = _value_of(body)
+    except (ValueError, RecursionError) as error:
         raise malformed(f"{error} (it begins with {body[:40]!r})") from error
     if not isinstance(value, dict):
         raise malformed(f"a JSON object was expected, not {type(value).__name__}")
     return value
+
+
+def _value_of(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Half of a surrogate pair: JSON's grammar allows it, and a model that is cut off in the
+        # middle of an emoji writes it. It is read as "?".
+        value = json.loads(body, parse_constant=_refuse_constant)
+        text = json.dumps(value, ensure_ascii=False)
+        return msgspec.json.decode(text.encode("utf-8", "replace"))
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    message = f"{name} is no JSON"
+    raise ValueError(message)
 
 
 def text_of(value: Mapping[str, Any], key: str) -> str:
@@ -71,7 +88,7 @@ def usage_of(value: Mapping[str, Any]) -> Usage:
 
 def _tokens(value: Mapping[str, Any], key: str) -> int:
     found = value.get(key)
-    return found if isinstance(found, int) and 0 <= found < TOKENS_MAX else 0
+    return found if type(found) is int and 0 <= found < TOKENS_MAX else 0
 
 
 def error_of(value: Mapping[str, Any], key: str, otherwise: str) -> RunError:
@@ -82,7 +99,8 @@ def error_of(value: Mapping[str, Any], key: str, otherwise: str) -> RunError:
     if not isinstance(error, dict):
         return RunError(otherwise, "the server gives no reason")
     message = text_of(error, "message") or "the server gives no reason"
-    return RunError(text_of(error, "code") or otherwise, message)
+    code = error.get("code") or error.get("type") or otherwise
+    return RunError(str(code), message)
 
 
 def arguments_of(value: Mapping[str, Any]) -> str:

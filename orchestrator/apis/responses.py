@@ -9,7 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from orchestrator.apis.composing import Fields, fields_of, function_tool, joined, output_item, raw
+import msgspec
+
+from orchestrator.apis.composing import (
+    Fields,
+    fields_of,
+    function_tool,
+    joined,
+    output_item,
+    raw,
+    release_tool_choice,
+    says,
+)
 from orchestrator.apis.reading import (
     arguments_of,
     decoded,
@@ -40,9 +51,18 @@ STATUS_OF = {
     "expired": Status.EXPIRED,
 }
 
+# In a path these mean another place, however they are written.
+NO_IDS = frozenset({"", ".", ".."})
+
+# Longer than any id that was ever seen, and short enough for every server's limit on addresses.
+ID_CHARACTERS_MAX = 1_000
+
 # Limits of `metadata` (API reference).
 METADATA_KEYS_MAX = 16
 METADATA_CHARACTERS_MAX = 512
+
+# The year 5138; beyond it is no time but a mistake.
+UNIX_SECONDS_MAX = 1e11
 
 # Calls that only look or start something are answered within seconds; a minute is a dead server.
 CALL_TIMEOUT_SECONDS = 60.0
@@ -78,8 +98,10 @@ class Responses:
         """
         fields = fields_of(action.request.body.read())
         fields["background"] = raw(value=True)
+        release_tool_choice(fields)
         fields["input"] = raw([output_item(output) for output in action.outputs])
-        fields["previous_response_id"] = raw(action.run_id)
+        if not says(fields, "conversation"):  # a conversation knows its last response itself
+            fields["previous_response_id"] = raw(action.run_id)
         self._complete(fields, action.request, f"{action.number}.after.{action.run_id}")
         return await self._post(CallKind.SUBMIT, fields, action.request, action.deadline_at)
 
@@ -137,17 +159,17 @@ class Responses:
 
 def add_metadata(fields: Fields, ours: Mapping[str, str], request: Request) -> None:
     """Put our key, and the custom_id for people, beside the user's metadata, where they fit."""
-    if "metadata" in fields:
-        theirs = decoded(b'{"metadata":' + bytes(fields["metadata"]) + b"}")["metadata"]
-    else:
-        theirs = {}
-    if not isinstance(theirs, dict | None):
-        return
-    merged: dict[str, Any] = dict(theirs or {})
+    merged: Fields = {}
+    if says(fields, "metadata"):
+        try:
+            merged = fields_of(bytes(fields["metadata"]))
+        except msgspec.ValidationError:
+            return  # no object: the server will say what it thinks of it
     for key, value in {**ours, "custom_id": request.custom_id}.items():
         if len(merged) < METADATA_KEYS_MAX and len(value) <= METADATA_CHARACTERS_MAX:
-            merged.setdefault(key, value)
-    fields["metadata"] = raw(merged)
+            merged.setdefault(key, raw(value))
+    if merged:
+        fields["metadata"] = raw(merged)
 
 
 def seen_of(reply: Reply, unix_now: float, *, answers_tools: bool) -> Seen:
@@ -157,13 +179,13 @@ def seen_of(reply: Reply, unix_now: float, *, answers_tools: bool) -> Seen:
         CallFailed: It is no response, or one that we could never ask for again.
     """
     response = decoded(reply.body)
-    run_id, said = text_of(response, "id"), text_of(response, "status")
+    run_id, said = text_of(response, "id"), _said(response)
     # Servers that know no background leave the status out: the answer is the result.
     status = STATUS_OF.get(said, Status.UNKNOWN) if said else Status.COMPLETED
     if not said and not isinstance(response.get("output"), list):
         raise malformed("it has neither a status nor an output")
-    if not run_id and status is Status.PENDING:
-        raise malformed("it has no id")
+    if status is Status.PENDING and (run_id in NO_IDS or len(run_id) > ID_CHARACTERS_MAX):
+        raise malformed(f"its id {run_id[:40]!r} is none that can be asked for")
     tool_calls = _tool_calls(response) if answers_tools and status is Status.COMPLETED else ()
     if status is Status.PENDING:
         return Seen(run_id, status, said, look_again_seconds=reply.look_again_seconds)
@@ -178,6 +200,12 @@ def seen_of(reply: Reply, unix_now: float, *, answers_tools: bool) -> Seen:
         finished_seconds_ago=_finished_seconds_ago(response, unix_now),
         answer=Answer(reply.status_code, reply.request_id, reply.body),
     )
+
+
+def _said(response: Mapping[str, Any]) -> str:
+    """The status; one that is no text is no status either, and is named like any unknown one."""
+    found = response.get("status")
+    return found if isinstance(found, str) else "" if found is None else repr(found)[:100]
 
 
 def _tool_calls(response: Mapping[str, Any]) -> tuple[ToolCall, ...]:
@@ -205,4 +233,6 @@ def _error(response: Mapping[str, Any], status: Status) -> RunError | None:
 
 def _finished_seconds_ago(response: Mapping[str, Any], unix_now: float) -> float | None:
     completed_at = response.get("completed_at")
-    return unix_now - completed_at if isinstance(completed_at, int | float) else None
+    if not isinstance(completed_at, int | float) or abs(completed_at) > UNIX_SECONDS_MAX:
+        return None
+    return unix_now - completed_at

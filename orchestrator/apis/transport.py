@@ -8,7 +8,8 @@ nowhere else.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Any
@@ -45,6 +46,12 @@ CAUSE_OF_STATUS = {
     409: Cause.CONFLICT,
     429: Cause.RATE_LIMITED,
 }
+
+# Raised while the request was on its way out: the server has nothing, or half a body, and has not
+# acted upon it. By name: who uses another HTTP library (httpx, aiohttp) gets other classes.
+NOT_SENT = frozenset(
+    {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "WriteError", "WriteTimeout"}
+)
 
 # A server that says "come back tomorrow" is asked again after an hour; a mistake in its clock must
 # not cost the night.
@@ -100,9 +107,16 @@ class Transport:
         self._on_limits = on_limits
         self._on_call = on_call
         self._sequence = count(1)
-        # A subclass may look into the body (Azure takes the deployment from its model), so only
-        # the plain client is given bytes.
-        self._takes_bytes = type(client) is AsyncOpenAI
+        # A subclass may look into the body (Azure takes the deployment from its model); one that
+        # builds requests as the plain client does is given bytes.
+        kind = type(client)
+        self._takes_bytes = all(
+            getattr(kind, name) is getattr(AsyncOpenAI, name)
+            for name in ("request", "_build_request", "_prepare_options")
+        )
+        # The client's own default would cut a long answer after ten minutes of silence, and the
+        # next try would pay for it again. A timeout that the user has set is respected.
+        self._has_own_timeout = client.timeout != openai.DEFAULT_TIMEOUT
         self.counts: Counter[tuple[CallKind, str]] = Counter()
 
     @property
@@ -144,21 +158,35 @@ class Transport:
         except openai.APIStatusError as error:
             status = str(error.status_code)
             self._tell_limits(lane, error.response, sent_at)
-            raise CallFailed(_refusal(error, self._clock)) from error
+            raise CallFailed(self._masked(_refusal(error, self._clock))) from error
         except (openai.OpenAIError, httpx2.HTTPError, TimeoutError, OSError) as error:
             failure = _no_answer(error, timeout_seconds)
             status = failure.cause.value
             raise CallFailed(failure) from error
+        except CallFailed:
+            raise  # an answer with a status, and yet of no use
+        except Exception:
+            status = Cause.INTERNAL.value
+            raise
         finally:
             self.counts[kind, status] += 1
             if self._on_call is not None:
                 seconds = self._clock.now() - sent_at
                 self._on_call(CallRecord(call_id, kind, status, seconds))
 
+    def _masked(self, failure: Failure) -> Failure:
+        """Some servers quote the key that they refuse; it must not get into results and logs."""
+        key = self._client.api_key
+        if not key or key not in failure.message:
+            return failure
+        return replace(failure, message=failure.message.replace(key, "***"))
+
     async def _exchange(
         self, method: str, path: str, body: bytes | None, call_id: str
     ) -> httpx2.Response:
         options: Any = {"max_retries": 0, "headers": {"X-Client-Request-Id": call_id}}
+        if not self._has_own_timeout:
+            options["timeout"] = httpx2.Timeout(None, connect=openai.DEFAULT_TIMEOUT.connect)
         if method == "GET":
             return await self._client.get(path, cast_to=httpx2.Response, options=options)
         if body is None or self._takes_bytes:
@@ -184,6 +212,12 @@ _NOTHING_TOLD = LimitsTold()
 
 
 def _reply(response: httpx2.Response) -> Reply:
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        # Some servers stream unless told not to. The next answer would be of the same kind, and
+        # each is paid.
+        message = 'the server streams its answer; add "stream": false to the body'
+        failure = Failure(Cause.BAD_REQUEST, message, status_code=response.status_code)
+        raise CallFailed(failure)
     hint = _number(response.headers.get("openai-poll-after-ms"))
     return Reply(
         status_code=response.status_code,
@@ -195,45 +229,50 @@ def _reply(response: httpx2.Response) -> Reply:
 
 def _refusal(error: openai.APIStatusError, clock: Clock) -> Failure:
     status_code = error.status_code
-    code, message = _what_it_says(error)
+    codes, message = _what_it_says(error)
     cause = CAUSE_OF_STATUS.get(status_code)
     if cause is None:
         cause = Cause.SERVER_ERROR if status_code >= 500 else Cause.BAD_REQUEST  # noqa: PLR2004 - HTTP
-    if cause in {Cause.RATE_LIMITED, Cause.PERMISSION} and code in QUOTA_CODES:
+    # 400 too: that is how some say that the billing limit is reached.
+    if cause is not Cause.SERVER_ERROR and not QUOTA_CODES.isdisjoint(codes):
         cause = Cause.QUOTA
     return Failure(
         cause=cause,
         message=f"HTTP {status_code}: {message}",
-        code=code,
+        code=codes[0] if codes else "",
         status_code=status_code,
         retry_after_seconds=_retry_after(error.response, clock),
         request_id=error.response.headers.get("x-request-id", ""),
     )
 
 
-def _what_it_says(error: openai.APIStatusError) -> tuple[str, str]:
-    """Code and message of an error body, of whatever shape."""
+def _what_it_says(error: openai.APIStatusError) -> tuple[list[str], str]:
+    """Codes, the most telling first, and message of an error body, of whatever shape."""
     body = error.body
     if isinstance(body, dict) and isinstance(body.get("error"), dict):
         body = body["error"]
     if isinstance(body, dict):
-        code = body.get("code") or body.get("type") or ""
+        codes = [str(body[key])[:100] for key in ("code", "type") if body.get(key)]
         message = body.get("message") or body.get("detail") or body.get("error") or body
     else:
-        code, message = "", body or error.response.reason_phrase
+        codes, message = [], body or error.response.reason_phrase
     text = " ".join(str(message).split())
-    return str(code)[:100], text[:MESSAGE_CHARACTERS_MAX]
+    return codes, text[:MESSAGE_CHARACTERS_MAX]
 
 
 def _no_answer(error: BaseException, timeout_seconds: float) -> Failure:
     """Sort out what happened when no answer came, by the innermost reason."""
     reason = error.__cause__ or error
     what = f"{type(reason).__name__}: {reason}".rstrip(": ")[:MESSAGE_CHARACTERS_MAX]
-    # A connection that was never opened carried nothing; all else may have reached the server.
-    if isinstance(reason, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+    if any(kind.__name__ in NOT_SENT for kind in type(reason).__mro__):
         return Failure(Cause.NOT_SENT, f"no connection ({what})")
-    if isinstance(reason, TimeoutError | httpx2.TimeoutException | openai.APITimeoutError):
-        return Failure(Cause.TIMED_OUT, f"no answer within {timeout_seconds:g} s ({what})")
+    if isinstance(error, TimeoutError):
+        return Failure(Cause.TIMED_OUT, f"no answer within {timeout_seconds:g} s")
+    if isinstance(error, openai.APITimeoutError):
+        return Failure(Cause.TIMED_OUT, f"no answer within the client's own time limit ({what})")
+    if isinstance(error, openai.OpenAIError) and not isinstance(error, openai.APIError):
+        # The client itself refused, for example because it got no key from its provider of keys.
+        return Failure(Cause.NOT_SENT, f"the client did not send it ({what})")
     return Failure(Cause.CONNECTION_LOST, f"the connection broke before the answer came ({what})")
 
 
@@ -244,9 +283,12 @@ def _retry_after(response: httpx2.Response, clock: Clock) -> float | None:
     seconds = _number(text) if milliseconds is None else milliseconds / 1000
     if seconds is None and text is not None:
         try:
-            seconds = max(parsedate_to_datetime(text).timestamp() - clock.unix(), 0.0)
-        except ValueError:
+            at = parsedate_to_datetime(text)
+        except (ValueError, OverflowError):
             return None
+        # HTTP's dates are in UTC; one that does not say so is no local time.
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        seconds = max(at.timestamp() - clock.unix(), 0.0)
     return None if seconds is None else min(seconds, RETRY_AFTER_SECONDS_MAX)
 
 
@@ -256,7 +298,7 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     # NaN, infinity and negative numbers are no times.
-    return number if number is not None and 0 <= number < 1e12 else None  # noqa: PLR2004
+    return number if number is not None and 0 <= number < 1e12 else None  # noqa: PLR2004 - as said
 
 
 def _whole(text: str | None) -> int | None:

@@ -1,68 +1,78 @@
 """`orchestrator run`: run a job or a file of requests."""
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import anyio
 import typer
 
-from orchestrator.adapters.clock import unix_now
-from orchestrator.adapters.progress import progress_for
+from orchestrator.adapters.progress import Progress, progress_for
 from orchestrator.apis.client import required_key
 from orchestrator.cli import exit_codes
+from orchestrator.cli.interrupts import Interrupts
+from orchestrator.cli.telling import tell, tell_error
 from orchestrator.errors import SettingUnusable
 from orchestrator.execution import Report, Way, execute
 from orchestrator.jobfile import Job, Overrides, read_job
 
-EXECUTIONS = Path("executions")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 FAILURES_TOLD = 5
 
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SOURCE", help="A job folder (job.toml and its files) or a .jsonl file."
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder for the output; a new one under executions/."),
+]
+Url = Annotated[
+    str | None, typer.Option(help="Endpoint for lines that name none, e.g. /v1/embeddings.")
+]
+Model = Annotated[str | None, typer.Option(help="Model for lines that name none.")]
+BaseUrl = Annotated[str | None, typer.Option(help="Server to use instead of OPENAI_BASE_URL.")]
+OnEmulator = Annotated[
+    bool, typer.Option("--emulator", help="Use a pretend OpenAI: no key, no cost, no network.")
+]
+Rpm = Annotated[float | None, typer.Option(help="Requests per minute of each model.")]
+Tpm = Annotated[float | None, typer.Option(help="Tokens per minute of each model.")]
+ChecksRpm = Annotated[
+    float | None, typer.Option(help="Status checks per minute, if they have a limit of their own.")
+]
+MaxInFlight = Annotated[int | None, typer.Option(help="Runs at the same time.")]
+Connections = Annotated[int | None, typer.Option(help="Calls at the same time.")]
+Tools = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Python file with the tool handlers.")
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="For one request, from its first call to its end."),
+]
+LogLevel = Annotated[
+    str, typer.Option(help="Least to be written to log.jsonl; debug has every call.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no closing lines.")]
+
 
 def run(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SOURCE", help="A job folder (job.toml and its files) or a .jsonl file."
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for the output; a new one under executions/."),
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Endpoint for lines that name none, e.g. /v1/embeddings.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model for lines that name none.")] = None,
-    base_url: Annotated[
-        str | None, typer.Option(help="Server to use instead of OPENAI_BASE_URL.")
-    ] = None,
-    emulator: Annotated[
-        bool, typer.Option("--emulator", help="Use a pretend OpenAI: no key, no cost, no network.")
-    ] = False,
-    rpm: Annotated[float | None, typer.Option(help="Requests per minute of each model.")] = None,
-    tpm: Annotated[float | None, typer.Option(help="Tokens per minute of each model.")] = None,
-    checks_rpm: Annotated[
-        float | None,
-        typer.Option(help="Status checks per minute, if they have a limit of their own."),
-    ] = None,
-    max_in_flight: Annotated[int | None, typer.Option(help="Runs at the same time.")] = None,
-    connections: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
-    tools: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Python file with the tool handlers.")
-    ] = None,
-    deadline: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="For one request, from its first call to its end."),
-    ] = None,
-    log_level: Annotated[
-        str, typer.Option(help="Least to be written to log.jsonl; debug has every call.")
-    ] = "info",
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress and no closing lines.")
-    ] = False,
+    source: Source,
+    out: Out = None,
+    url: Url = None,
+    model: Model = None,
+    base_url: BaseUrl = None,
+    emulator: OnEmulator = False,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
+    checks_rpm: ChecksRpm = None,
+    max_in_flight: MaxInFlight = None,
+    connections: Connections = None,
+    tools: Tools = None,
+    deadline: Deadline = None,
+    log_level: LogLevel = "info",
+    quiet: Quiet = False,
 ) -> None:
     """Run a job or a file of requests, and write a result for every one of them.
 
@@ -71,16 +81,11 @@ def run(
     Exit codes: 0 all completed, 1 some did not, 2 your mistake (nothing was sent), 3 stopped early,
     130 interrupted.
     """
-    if emulator and base_url is not None:
-        cure = "Leave out --base-url or --emulator."
-        problem = "--emulator brings its own server"
-        raise SettingUnusable(name="base_url", value=base_url, problem=problem, cure=cure)
+    way = _way(base_url, emulator=emulator)
     if log_level not in LOG_LEVELS:
         cure = f"Use one of: {', '.join(LOG_LEVELS)}."
         problem = "there is no such level"
         raise SettingUnusable(name="log_level", value=log_level, problem=problem, cure=cure)
-    if not emulator:
-        required_key()
     overrides = Overrides(
         url=url,
         model=model,
@@ -93,48 +98,74 @@ def run(
         deadline_seconds=deadline,
     )
     job = read_job(source, overrides)
-    progress = progress_for(sys.stderr, name=job.name, quiet=quiet)
-    folder = out or _new_folder(job)
-
-    async def all_of_it() -> Report:
-        return await execute(
-            job,
-            folder,
-            progress,
-            way=Way(base_url=base_url, emulator=emulator),
-            log_level=log_level,
-        )
-
-    report = anyio.run(all_of_it)
+    report = _run(job, out, way, log_level, quiet=quiet)
     if not quiet:
-        _tell(report)
+        _tell_end(report)
+    if report.stopped is not None:
+        tell_error(str(report.stopped))
     raise typer.Exit(_exit_code(report))
 
 
-def _new_folder(job: Job) -> Path:
-    """A folder that does not exist yet; its name says what and when."""
-    now = datetime.fromtimestamp(unix_now(), UTC).astimezone()
-    name = f"{job.requests.resolve().parent.name if job.source.name == 'job.toml' else job.name}"
-    wanted = EXECUTIONS / f"{name}-{now:%Y%m%d-%H%M%S}"
-    folder, number = wanted, 2
-    while folder.exists():
-        folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
-    return folder
+def _way(base_url: str | None, *, emulator: bool) -> Way:
+    """Where the calls go; the first thing to be known, because a key may be missing."""
+    if not emulator:
+        required_key()
+    problem = cure = ""
+    if emulator and base_url is not None:
+        problem = "--emulator brings its own server"
+        cure = "Leave out --base-url or --emulator."
+    elif base_url is not None and not base_url.strip():
+        # Not taken for left out: whoever wrote it did not mean the default server.
+        problem, cure = "it is blank", "Give the server's address, or leave out --base-url."
+    if problem:
+        raise SettingUnusable(name="base_url", value=base_url, problem=problem, cure=cure)
+    return Way(base_url=base_url, emulator=emulator)
 
 
-def _tell(report: Report) -> None:
+def _run(job: Job, out: Path | None, way: Way, log_level: str, *, quiet: bool) -> Report:
+    # Without a standard error there is nobody to show anything to.
+    progress = progress_for(sys.stderr, name=job.name, quiet=quiet or sys.stderr is None)
+
+    async def whole_execution() -> Report:
+        return await execute(
+            job,
+            out,
+            progress,
+            way=way,
+            log_level=log_level,
+            warn=_unheard if quiet else tell_error,
+            on_ready=interrupts.ready,
+        )
+
+    with Interrupts(lambda: _give_up(progress)) as interrupts:
+        try:
+            return anyio.run(whole_execution)
+        except KeyboardInterrupt:
+            tell_error("interrupted. Nothing was sent.")
+            raise typer.Exit(exit_codes.INTERRUPTED) from None
+
+
+def _unheard(text: str) -> None:
+    pass
+
+
+def _give_up(progress: Progress) -> None:
+    """The last words after a second Ctrl-C; a terminal is left as it was."""
+    progress.close()
+    tell_error("interrupted again, ended at once. There is no summary; the results are whole.")
+
+
+def _tell_end(report: Report) -> None:
     summary = report.summary
     outcomes = {name: count for name, count in summary["outcomes"].items() if count}
     if summary["not_started"]:
         outcomes["not started"] = summary["not_started"]
     counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in outcomes.items())
-    typer.echo(f"{summary['requests']:,} requests: {counted} ({summary['wall_seconds']:.1f} s)")
+    tell(f"{summary['requests']:,} requests: {counted} ({summary['wall_seconds']:.1f} s)")
     for group in summary["failures"][:FAILURES_TOLD]:
         example = f"{group['example_custom_id']}: {group['example_message']}"
-        typer.echo(f"  {group['count']:,} {group['outcome']}, {group['code']}; e.g. {example}")
-    typer.echo(f"output: {report.folder}")
-    if report.stopped is not None:
-        typer.echo(f"orchestrator: {report.stopped}", err=True)
+        tell(f"  {group['count']:,} {group['outcome']}, {group['code']}; e.g. {example}")
+    tell(f"output: {report.folder}")
 
 
 def _exit_code(report: Report) -> int:

@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.telling import tell
 from orchestrator.version import __version__
 
 
 def _show(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"orchestrator {__version__}")
+        tell(f"orchestrator {__version__}")
         raise typer.Exit
 
 

@@ -29,6 +29,7 @@ class Calls:
         self._rules = rules
         self.trial_until: float | None = None
         self.trial_over = False
+        self.unreached = 0  # creates in a row that found no server, before any answer
 
     def tokens_wanted(self, name: str, now: float) -> int:
         """The tokens that the most urgent call of a lane reserves; 0 when it needs none."""
@@ -54,15 +55,26 @@ class Calls:
 
     def end_trial(self, now: float) -> None:
         """Nobody has to wake for the trial any more once its time has passed."""
-        if self.trial_until is not None and now >= self.trial_until:
+        if self.trial_until is None or now < self.trial_until:
+            return
+        if self.unreached:
+            self.trial_until = None  # the next create is the next trial
+        else:
             self.trial_over = True
+
+    def no_connection(self, gap_seconds: float, now: float) -> None:
+        """The create on trial found no server; the next one is tried after a while."""
+        self.unreached += 1
+        self.trial_until = now + gap_seconds
 
     def _held_by_trial(self, now: float) -> bool:
         """Until the first create is answered it is out on trial: a refused key costs one call."""
+        if self.trial_over:
+            return False
         if self.trial_until is None:
             self.trial_until = now + self._rules.trial_seconds
             return False
-        return not self.trial_over and now < self.trial_until
+        return now < self.trial_until
 
     def _call_for(self, want: Want, run: Run, lane: Lane, now: float) -> Call:
         match want:

@@ -55,16 +55,24 @@ class Endings:
     def stop(self, run: Run, stop: Stop, now: float) -> Iterator[Deed]:
         """Cancel the run on the server if that is wanted and possible, else end it here.
 
-        While a call is out its answer is awaited first: a create that is on its way may become a
-        run that has to be cancelled.
+        While a call is out its answer is awaited first, for a while: a create that is on its way
+        may become a run that has to be cancelled, or whose id has to be known.
         """
         run.stop = stop
         if stop.cancel_remote and run.state is State.STOPPING:
             return  # its cancel waits already, for a permit or for its next try
-        run.deadline_at = now + self._rules.cancel_grace_seconds
-        if stop.cancel_remote and run.state in CALL_OUT:
+        table = TABLE[run.request.family]
+        if stop.cancel_remote:
+            awaited, grace = run.state in CALL_OUT, self._rules.cancel_grace_seconds
+        else:
+            may_become_a_run = (run.state, Change.SEEN_PENDING) in table
+            awaited = run.state is State.CREATING and may_become_a_run
+            grace = self._rules.stop_grace_seconds
+        run.deadline_at = now + grace
+        if awaited:
+            self._roster.watch_deadline(run)
             return
-        if stop.cancel_remote and (run.state, Change.STOP_WANTED) in TABLE[run.request.family]:
+        if stop.cancel_remote and (run.state, Change.STOP_WANTED) in table:
             if run.state is State.TOOLS:
                 yield StopTools(run.number)
             self._roster.move(run, Change.STOP_WANTED, now, stop.outcome)
@@ -80,6 +88,13 @@ class Endings:
         message = f"not finished {self._rules.deadline_seconds:g} s after it was first sent"
         error = RunError("deadline_exceeded", message)
         yield from self.stop(run, Stop(Outcome.TIMED_OUT, error, cancel_remote=True), now)
+
+    def give_up_all(self, number: int, error: RunError, now: float) -> Iterator[Deed]:
+        """No request will work; the one that showed it, and all that wait, are stopped."""
+        run = self._roster.runs.get(number)
+        if run is not None:
+            yield from self.end(run, Outcome.STOPPED, now, error=error)
+        yield from self.stop_creates(error, now)
 
     def stop_creates(self, error: RunError, now: float) -> Iterator[Deed]:
         """Create nothing more. What waits to be created ends; what runs is seen to its end."""

@@ -8,7 +8,7 @@ from orchestrator.core.model import Outcome, Request, Seen, ToolOutput
 
 @dataclass(frozen=True, slots=True)
 class RequestAdmitted:
-    """A request was read and has a place in flight. `number` is new and larger than all before."""
+    """A request was read and has a place in flight. No request before it had this `number`."""
 
     number: int
     request: Request

@@ -29,7 +29,7 @@ def _wrong_with(run: Run, roster: Roster) -> Iterator[str]:
     scheduled = run.number in roster.schedule
     if run.state is State.ENDED:
         yield f"run {run.number} has ended and is still held"
-    if run.state in CALL_OUT and scheduled:
+    if run.state in CALL_OUT and scheduled and run.stop is None:
         yield f"run {run.number} is planned while a call for it is out ({run.state})"
     if run.state in WANTED_IN and not scheduled and not _lined_up(run, roster):
         yield f"run {run.number} is watched by nobody ({run.state})"

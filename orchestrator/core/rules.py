@@ -20,6 +20,9 @@ class Rules:
     # calls failing, 10 in a row happen to one request in 60,000.
     attempts_max: int = 10
 
+    # Creates of one request whose answers can't be read; each is paid for.
+    malformed_max: int = 3
+
     # Times that one request may be turned away by a rate limit. The bucket pauses in between, so
     # this many are only reached when the limit leaves no room at all.
     waits_max: int = 100
@@ -44,6 +47,15 @@ class Rules:
     # A refused key or an empty account is known within milliseconds. Until the first call is
     # answered, or for this long, no second one is sent.
     trial_seconds: float = 2.0
+
+    # As long as no server has ever answered, creates go out one at a time; after so many that found
+    # no connection in a row (some 15 s, by the backoff) the execution stops instead of failing
+    # request after request.
+    unreached_max: int = 6
+
+    # An execution that is stopped waits this long for the answers of creates that are out, to know
+    # the ids of their runs.
+    stop_grace_seconds: float = 2.0
 
     # The name of the lane for checks and cancels when they have a limit of their own; None: they
     # share the lane of their model. Whether checks count against a model's limit is not documented.

@@ -16,11 +16,12 @@ from orchestrator.core.actions import Call, Deed
 from orchestrator.core.calls import Calls
 from orchestrator.core.course import Course
 from orchestrator.core.endings import Endings
+from orchestrator.core.failures import Cause, Failure
 from orchestrator.core.model import Outcome, RunError
 from orchestrator.core.roster import WANTED_IN, Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run, Stop
-from orchestrator.core.setbacks import Setbacks
+from orchestrator.core.setbacks import Setbacks, error_of
 from orchestrator.core.states import Change, State
 from orchestrator.core.totals import Totals
 
@@ -34,6 +35,7 @@ class Scheduler:
     """
 
     def __init__(self, rules: Rules, chance: Callable[[], float]) -> None:
+        self._rules = rules
         self.roster = Roster(rules)
         self._calls = Calls(self.roster, rules)
         self._endings = Endings(self.roster, rules)
@@ -91,10 +93,18 @@ class Scheduler:
                 return self._time_passed(now)
             case events.CreatesStopped(code=code, reason=reason):
                 return self._endings.stop_creates(RunError(code, reason), now)
+            case events.CreateFailed(failure=failure) if self._finds_no_server(failure):
+                gap = self._rules.backoff.gap_seconds(self._calls.unreached + 1, None, 0.5)
+                self._calls.no_connection(gap, now)
+                if self._calls.unreached >= self._rules.unreached_max:
+                    return self._endings.give_up_all(event.number, error_of(failure), now)
             case events.RunCreated() | events.CreateFailed():
                 self._calls.trial_over = True
         run = self.roster.runs.get(event.number)
         return iter(()) if run is None else self._told_of(run, event, now)
+
+    def _finds_no_server(self, failure: Failure) -> bool:
+        return failure.cause is Cause.NOT_SENT and not self._calls.trial_over
 
     def _told_of(  # noqa: C901, PLR0911 - one arm for each event
         self, run: Run, event: events.RunEvent, now: float

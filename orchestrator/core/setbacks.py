@@ -38,8 +38,7 @@ class Setbacks:
         totals = self._roster.totals
         match VERDICT_ON_CREATE[failure.cause]:
             case Verdict.STOP:
-                yield from self._endings.end(run, Outcome.STOPPED, now, error=error_of(failure))
-                yield from self._endings.stop_creates(error_of(failure), now)
+                yield from self._endings.give_up_all(run.number, error_of(failure), now)
                 return
             case Verdict.FAIL:
                 given_up = True
@@ -51,6 +50,9 @@ class Setbacks:
                 run.failures += 1
                 attempts = run.failures + run.attempts_failed
                 given_up = attempts >= self._rules.attempts_max
+                # An answer that can't be read is paid for, and the next one will be like it.
+                if failure.cause is Cause.MALFORMED:
+                    given_up = given_up or run.failures >= self._rules.malformed_max
         if given_up or run.stop is not None or now >= run.deadline_at:
             yield from self._give_up(run, failure, now)
             return
@@ -67,9 +69,7 @@ class Setbacks:
         """The run is paid for, so it is looked at again as long as there is hope."""
         verdict = VERDICT_ON_CHECK[failure.cause]
         if verdict is Verdict.STOP:
-            error = error_of(failure)
-            yield from self._endings.end(run, Outcome.STOPPED, now, error=error)
-            yield from self._endings.stop_creates(error, now)
+            yield from self._endings.give_up_all(run.number, error_of(failure), now)
             return
         if verdict is Verdict.WAIT:
             run.waits += 1

@@ -9,6 +9,9 @@ from orchestrator.errors import SettingUnusable
 CHECKS_LANE = "(checks)"
 
 INFINITE = float("inf")
+
+# One call in 16 hours; what is smaller is a slip, and its reciprocal overflows.
+NUMBER_MIN = 0.001
 MAY_BE_ENDLESS = frozenset({"deadline_seconds", "tool_timeout_seconds"})
 
 
@@ -57,4 +60,6 @@ def _problem_with(value: object, *, whole: bool) -> str | None:
         return "it must be a number greater than 0"
     if whole and not isinstance(value, int):
         return "it must be a whole number"
+    if value < NUMBER_MIN:
+        return f"it must be at least {NUMBER_MIN}"
     return None if value < INFINITE else "it must be finite; leave it out for no limit"

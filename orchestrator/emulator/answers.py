@@ -56,6 +56,7 @@ class AskedTool:
 
     name: str
     arguments: str
+    type: str = "function_call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class Answers:
         if requests:
             return Answer(
                 tool_calls=[
-                    AskedTool(one.name, _arguments(fill(one.arguments, found, outputs)))
+                    AskedTool(one.name, _arguments(fill(one.arguments, found, outputs)), one.type)
                     for one in requests
                 ],
                 run_seconds=rule.run_seconds,
@@ -178,7 +179,7 @@ def _refusal(rule: Rule) -> Refusal:
     status = rule.http_status or 400
     seconds = rule.retry_after_seconds
     kinds = {401: "invalid_request_error", 429: "rate_limit_exceeded"}
-    plain = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004
+    plain = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004 - HTTP
     return Refusal(
         status,
         rule.error_message or f"A rule of the emulator refuses this with {status}.",

@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from orchestrator.emulator.batch_life import Batches
+from orchestrator.emulator.file_store import Files
 from orchestrator.emulator.limits import Limits
 from orchestrator.emulator.runs import Runs
 
@@ -30,8 +32,10 @@ class Record(NamedTuple):
 class Books:
     """Counts and records what the pretend API served; the emulator's own pages do not count."""
 
-    def __init__(self, runs: Runs, limits: Limits) -> None:
+    def __init__(self, runs: Runs, limits: Limits, files: Files, batches: Batches) -> None:
         self._runs = runs
+        self._files = files
+        self._batches = batches
         self._limits = limits
         self._records: list[Record] = []
         self._calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -40,6 +44,7 @@ class Books:
         self._creates_by_digest: Counter[str] = Counter()
         self._creates_by_metadata: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._checks: dict[str, list[int]] = {}
+        self._lists: dict[str, list[int]] = {}
 
     @property
     def calls_served(self) -> int:
@@ -73,6 +78,13 @@ class Books:
         """Note that somebody looked at a run and saw it unfinished or finished."""
         self._checks.setdefault(run_id, [0, 0])[final] += 1
 
+    def listed(self, route: str, count: int) -> None:
+        """Note that one list call answered for so many runs or sessions."""
+        counts = self._lists.setdefault(route, [0, 0, 0])
+        counts[0] += 1
+        counts[1] += count
+        counts[2] = max(counts[2], count)
+
     def calls(self, after: int = 0, limit: int = 1000) -> Sequence[Record]:
         """Calls in order, from the one that follows number `after`."""
         if not self._records:
@@ -83,6 +95,7 @@ class Books:
     def snapshot(self, now: float) -> dict[str, Any]:
         """Everything counted, as one JSON-ready value."""
         run_tokens = self._runs.billed(now)
+        batch_tokens = self._batches.billed(now)
         statuses = self._runs.by_status(now)
         windows = self._limits.windows
         return {
@@ -93,8 +106,8 @@ class Books:
             "refused_by_limit": dict(self._limits.refused),
             "faults": dict(self._faults),
             "tokens": {
-                "input": self._direct_tokens[0] + run_tokens[0],
-                "output": self._direct_tokens[1] + run_tokens[1],
+                "input": self._direct_tokens[0] + run_tokens[0] + batch_tokens[0],
+                "output": self._direct_tokens[1] + run_tokens[1] + batch_tokens[1],
             },
             "models": {
                 model: {
@@ -112,4 +125,8 @@ class Books:
             },
             # run id: [checks that saw it unfinished, checks that saw it finished]
             "checks": {run_id: list(seen) for run_id, seen in self._checks.items()},
+            # route: [list calls, things they answered for in all, things of the longest answer]
+            "lists": {route: list(counts) for route, counts in self._lists.items()},
+            "files": self._files.summary(now),
+            "batches": self._batches.summary(now),
         }

@@ -1,8 +1,8 @@
 """What comes in and what goes out: one HTTP call and its reply, without any HTTP library."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -24,11 +24,29 @@ class Call:
     body: bytes = b""
 
 
+class Feed(Protocol):
+    """A body that comes in pieces while time passes and other calls arrive."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing comes after what `take` gave."""
+
+    def take(self, now: float) -> Sequence[bytes]:
+        """The pieces that are new."""
+
+    def next_at(self) -> float:
+        """When to look again, unless another call comes first; inf for only then."""
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What the caller gets, `delay_seconds` after the call arrived.
 
-    With `drop`, the connection is then closed without a single byte of an answer.
+    With `drop`, the connection is then closed without a single byte of an answer. With a `feed`,
+    its pieces follow the body.
     """
 
     status: int
@@ -36,6 +54,7 @@ class Reply:
     body: bytes = b""
     delay_seconds: float = 0.0
     drop: bool = False
+    feed: Feed | None = None
 
 
 def json_reply(value: Any, status: int = 200, delay_seconds: float = 0.0) -> Reply:

@@ -8,7 +8,18 @@ from dataclasses import replace
 from itertools import chain
 from typing import NoReturn
 
-from orchestrator.emulator import at_once, chat, models, responses
+from orchestrator.emulator import (
+    assistants,
+    at_once,
+    batches,
+    chat,
+    files,
+    models,
+    responses,
+    session_events,
+    sessions,
+    threads,
+)
 from orchestrator.emulator.books import Books, Record
 from orchestrator.emulator.calls import Call, Reply, json_reply, plain_path
 from orchestrator.emulator.chance import digest
@@ -21,7 +32,18 @@ OWN_PAGES = "emulator"
 CALLS_SHOWN_DEFAULT = 1000
 CALLS_SHOWN_MAX = 100_000
 
-FAMILIES = (responses, chat, at_once, models)
+FAMILIES = (
+    responses,
+    assistants,
+    threads,
+    sessions,
+    session_events,
+    chat,
+    at_once,
+    files,
+    batches,
+    models,
+)
 
 
 class Emulator:
@@ -31,8 +53,11 @@ class Emulator:
         self._state = State(settings or Settings())
         self._sequence = 0
         self._places: dict[tuple[str, ...], dict[str, Route]] = {}
+        self._patterns: dict[tuple[str, int], list[tuple[str, ...]]] = {}
         for route in chain.from_iterable(family.ROUTES for family in FAMILIES):
             place = tuple(route.path.strip("/").split("/"))
+            if place not in self._places and any(_is_id(segment) for segment in place):
+                self._patterns.setdefault((place[0], len(place)), []).append(place)
             self._places.setdefault(place, {})[route.method] = route
 
     @property
@@ -50,9 +75,10 @@ class Emulator:
         segments = plain_path(call.path)
         if segments[:1] == (OWN_PAGES,):
             return self._own_page(call, segments[1:], now)
-        routes, run_id = self._find(segments)
+        routes, ids = self._find(segments)
         route = routes.get(call.method)
-        visit = self._state.receive(call, route.name if route else "unknown", run_id, now)
+        name, run_id = route.name if route else "unknown", ids[-1] if ids else None
+        visit = self._state.receive(call, name, run_id, now, ids)
         self._sequence += 1
         if Fault.DROP_BEFORE in visit.faults:
             self._state.play(visit, Fault.DROP_BEFORE)
@@ -69,15 +95,16 @@ class Emulator:
             worked = True
         return self._record(visit, self._spoilt(visit, reply, worked=worked))
 
-    def _find(self, segments: tuple[str, ...]) -> tuple[dict[str, Route], str | None]:
-        """The routes at this place by method, and the id in the path."""
+    def _find(self, segments: tuple[str, ...]) -> tuple[dict[str, Route], tuple[str, ...]]:
+        """The routes at this place by method, and the ids in the path."""
         if segments in self._places:
-            return self._places[segments], None
-        if len(segments) > 1:
-            routes = self._places.get((segments[0], "{id}", *segments[2:]))
-            if routes is not None:
-                return routes, segments[1]
-        return {}, None
+            return self._places[segments], ()
+        for pattern in self._patterns.get((segments[0] if segments else "", len(segments)), ()):
+            pairs = list(zip(pattern, segments, strict=True))
+            ids = tuple(given for named, given in pairs if _is_id(named))
+            if all(named == given or _is_id(named) for named, given in pairs):
+                return self._places[pattern], ids
+        return {}, ()
 
     def _spoilt(self, visit: Visit, reply: Reply, *, worked: bool) -> Reply:
         """The reply after the faults that strike when the work is done."""
@@ -87,7 +114,9 @@ class Emulator:
             reply = replace(reply, delay_seconds=reply.delay_seconds + slow)
         if worked and Fault.DROP_AFTER in visit.faults:
             self._state.play(visit, Fault.DROP_AFTER)
-            return replace(reply, drop=True)
+            if reply.feed is not None:
+                reply.feed.close()
+            return replace(reply, drop=True, feed=None)
         if worked and Fault.MALFORMED in visit.faults:
             self._state.play(visit, Fault.MALFORMED)
             return replace(reply, body=reply.body[: len(reply.body) // 2])
@@ -141,6 +170,10 @@ class Emulator:
             _refuse_place(call, known=False)
         except Refusal as refusal:
             return refusal.reply()
+
+
+def _is_id(segment: str) -> bool:
+    return segment.startswith("{")
 
 
 def _refuse_place(call: Call, *, known: bool) -> NoReturn:

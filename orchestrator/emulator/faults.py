@@ -21,7 +21,9 @@ class Fault(StrEnum):
     SLOW = "slow"
     DROP_BEFORE = "drop_before"  # the connection dies and nothing was done
     DROP_AFTER = "drop_after"  # the work is done (and billed), the answer is lost
-    HANG = "hang"  # a run that never ends; a direct call that takes an hour
+    HANG = "hang"  # a run (or batch) that never ends; a direct call that takes an hour
+    BATCH_EXPIRES = "batch_expires"  # drawn per batch: it expires when a part of it is done
+    ERROR_LINE = "error_line"  # drawn per line of a batch: it is answered with a 500
     MALFORMED = "malformed"  # the work is done, the answer is 200 with half a JSON
 
 

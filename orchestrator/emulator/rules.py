@@ -18,14 +18,32 @@ from orchestrator.emulator.tables import read_table
 # A run with this status is in progress for ever.
 HANG = "hang"
 
+# What an agent session can wait for; every other API knows function calls only.
+REQUEST_TYPES = (
+    "function_call",
+    "mcp_approval_request",
+    "computer_use_approval_request",
+    "environment_connection",
+)
+
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
 class ToolRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tool that the model asks for. Arguments as a string go out as they are, valid or not."""
+    """A tool that the model asks for. Arguments as a string go out as they are, valid or not.
+
+    `type` is for agent sessions, which wait for approvals and connections as well.
+    """
 
     name: str
     arguments: dict[str, Any] | str = {}
+    type: str = "function_call"
+
+    def __post_init__(self) -> None:
+        """Refuse what nobody can wait for."""
+        if self.type not in REQUEST_TYPES:
+            message = f"type must be one of {', '.join(REQUEST_TYPES)}, got {self.type!r}"
+            raise ValueError(message)
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +59,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tool_calls: The tools to ask for on the first turn, all at once.
         turns: The same for several turns, one list each.
         status: What the run ends as: "failed", "incomplete", "hang" (in progress for ever), or
-            anything else: a status that nobody knows, shown for ever.
+            anything else: a status that nobody knows, shown for ever. Assistants runs also know
+            "expired" and "cancelled"; with "session_failed" a session fails with its turn.
         reason: Why it is incomplete.
         http_status: Refuse the create call with this status.
         error_code: Code of the failure or the refusal.
@@ -52,7 +71,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             not there.
         run_seconds: How long the run takes.
         lose_run: The run is created, and unknown ever after.
-        stale_checks: So many retrieves after the end still show "in_progress".
+        stale_checks: So many retrieves after the end still show "in_progress"; of runs that are
+            given tool outputs, so many still show the calls that were answered.
     """
 
     match: str = ""
@@ -82,7 +102,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.tool_calls is not None and self.turns is not None:
             message = "tool_calls is the short form of turns; give one of the two"
             raise ValueError(message)
-        if self.http_status is not None and not 400 <= self.http_status <= 599:  # noqa: PLR2004
+        if self.http_status is not None and not 400 <= self.http_status <= 599:  # noqa: PLR2004 - HTTP
             message = f"http_status must be from 400 to 599, got {self.http_status}"
             raise ValueError(message)
         for name in ("times", "run_seconds", "stale_checks", "retry_after_seconds"):

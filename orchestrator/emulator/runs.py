@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
+from typing import ClassVar
 
 
 @dataclass(slots=True)
@@ -12,8 +13,11 @@ class Run:
     """One remote run: queued, then in progress, then whatever it ends as.
 
     A status that nobody knows is shown from the moment it would be in progress, for ever.
-    Families keep what else they know of a run in a subclass.
+    Families keep what else they know of a run in a subclass. One that is `kept` can be retrieved
+    for ever.
     """
+
+    kept: ClassVar[bool] = False
 
     id: str
     model: str
@@ -66,6 +70,7 @@ class Runs:
     def __init__(self, retention_seconds: float) -> None:
         self._retention_seconds = retention_seconds
         self._runs: dict[str, Run] = {}
+        self._guests: dict[str, Run] = {}
         self._leaving: list[tuple[float, str]] = []
         self._gone: Counter[str] = Counter()
         self._gone_tokens = [0, 0]
@@ -79,12 +84,17 @@ class Runs:
         self._runs[run.id] = run
         self._plan(run)
 
+    def add_guest(self, run: Run) -> None:
+        """Let a run be found for good that somebody else counts and bills."""
+        self._guests[run.id] = run
+
     def find(self, run_id: str, now: float) -> Run | None:
         """The run, unless it was never there, is lost, or was kept long enough."""
         run = self._runs.get(run_id)
-        if run is None or run.lost or run.over_at + self._retention_seconds < now:
-            return None
-        return run
+        if run is None or run.lost:
+            return self._guests.get(run_id)
+        too_old = not run.kept and run.over_at + self._retention_seconds < now
+        return None if too_old else run
 
     def cancel(self, run: Run, now: float) -> None:
         """End the run now, unless it is over; asking twice is the same as asking once."""
@@ -105,7 +115,7 @@ class Runs:
         )
 
     def _plan(self, run: Run) -> None:
-        if run.over_at < inf:
+        if run.over_at < inf and not run.kept:
             heappush(self._leaving, (run.over_at + self._retention_seconds, run.id))
 
     def _forget(self, now: float) -> None:

@@ -12,13 +12,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
+from math import inf
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from orchestrator.emulator.calls import Call, Reply, parse_query
+from orchestrator.emulator.calls import Call, Feed, Reply, parse_query
 from orchestrator.emulator.emulator import Emulator
 from orchestrator.emulator.mistakes import EmulatorMistake
 
@@ -57,6 +58,7 @@ class Application:
         self._emulator = emulator
         self._clock = clock
         self._naps: set[asyncio.Future[None]] = set()
+        self._news: set[asyncio.Future[None]] = set()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one call."""
@@ -67,12 +69,47 @@ class Application:
         if body is None:
             return
         reply = self._emulator.handle(_call(scope, body), self._now())
+        for waiting in self._news:  # any call may be what a stream waits for
+            _wake(waiting)
         if reply.delay_seconds > 0:
             await self._nap(reply.delay_seconds)
         if reply.drop:
             await _drop(scope, receive)
             return
+        if reply.feed is not None:
+            await self._feed(reply, reply.feed, receive, send)
+            return
         await _send(send, reply)
+
+    async def _feed(self, reply: Reply, feed: Feed, receive: Receive, send: Send) -> None:
+        """Send the feed's pieces as they come, until it is over or nobody reads."""
+        loop = asyncio.get_running_loop()
+        leaving = loop.create_task(_left(receive))
+        try:
+            await send(_start(reply))
+            while not leaving.done():
+                for piece in feed.take(self._now()):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if feed.over:
+                    await send({"type": "http.response.body", "body": b""})
+                    return
+                await self._news_or_left(feed.next_at(), leaving)
+        finally:
+            feed.close()
+            leaving.cancel()
+            with suppress(asyncio.CancelledError):
+                await leaving
+
+    async def _news_or_left(self, at: float, leaving: asyncio.Task[None]) -> None:
+        news = asyncio.get_running_loop().create_future()
+        self._news.add(news)
+        seconds = None if at == inf else max(0.0, at - self._now())
+        try:
+            await asyncio.wait(
+                {news, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            self._news.discard(news)
 
     def wake_all(self) -> None:
         """End every delay now, so that a server can stop although calls wait for an hour."""
@@ -127,12 +164,22 @@ def _call(scope: MutableMapping[str, Any], body: bytes) -> Call:
 
 
 async def _send(send: Send, reply: Reply) -> None:
+    await send(_start(reply))
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def _start(reply: Reply) -> Message:
     headers = [
         (name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()
     ]
-    headers.append((b"content-length", str(len(reply.body)).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    if reply.feed is None:
+        headers.append((b"content-length", str(len(reply.body)).encode()))
+    return {"type": "http.response.start", "status": reply.status, "headers": headers}
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _drop(scope: MutableMapping[str, Any], receive: Receive) -> None:
@@ -142,8 +189,7 @@ async def _drop(scope: MutableMapping[str, Any], receive: Receive) -> None:
         raise ConnectionDropped(message)
     cut()
     # The server must have seen the end before we return: else it answers for us, with a 500.
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await _left(receive)
 
 
 class _CuttableProtocol(HttpToolsProtocol):

@@ -3,16 +3,18 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from orchestrator.emulator.answers import Answer, Answers
+from orchestrator.emulator.batch_life import Batches
 from orchestrator.emulator.books import Books
 from orchestrator.emulator.calls import Call, Reply
 from orchestrator.emulator.chance import digest, draw
 from orchestrator.emulator.durations import Durations, Fixed, Uniform
 from orchestrator.emulator.faults import Fault, Faults
+from orchestrator.emulator.file_store import Files
 from orchestrator.emulator.limits import Limits
 from orchestrator.emulator.refusals import (
     Refusal,
@@ -27,7 +29,11 @@ from orchestrator.emulator.settings import Settings
 # Embeddings, moderations and lists come back at once; measured ones take some 20 to 50 ms.
 SHORT = Uniform(0.02, 0.05)
 
+# What the limits call the calls that name no model, where those count at all.
+CONTROL_POOL = "control"
+
 BodyT = TypeVar("BodyT")
+MemoryT = TypeVar("MemoryT")
 
 
 @dataclass(slots=True)
@@ -36,7 +42,7 @@ class Visit:
 
     `key` stands for this very call whatever else arrives: what it asks for, and that it is the
     nth time somebody asks it. `body_digest` stands for the body without its metadata, so that it is
-    the same when a client labels each attempt.
+    the same when a client labels each attempt. `ids` are all that the path names.
     """
 
     call: Call
@@ -50,6 +56,7 @@ class Visit:
     metadata: Mapping[str, str] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     played: list[Fault] = field(default_factory=list)
+    ids: tuple[str, ...] = ()
 
     def read(self, kind: type[BodyT]) -> BodyT:
         """The body as this struct; a 400 where it is no JSON or has wrong types."""
@@ -73,17 +80,24 @@ class State:
         self.limits = Limits(settings.rpm, settings.tpm, refused_count=settings.refused_count)
         self.answers = Answers(settings.rules, settings.answers)
         self.runs = Runs(settings.retention_seconds)
-        self.books = Books(self.runs, self.limits)
+        self.files = Files()
+        self.batches = Batches(
+            self.files, settings.batch_enqueued_tokens, settings.batches_per_hour
+        )
+        self.books = Books(self.runs, self.limits, self.files, self.batches)
         self._times_asked: Counter[str] = Counter()
+        self._memories: dict[type, Any] = {}
 
-    def receive(self, call: Call, route: str, run_id: str | None, now: float) -> Visit:
+    def receive(
+        self, call: Call, route: str, run_id: str | None, now: float, ids: tuple[str, ...] = ()
+    ) -> Visit:
         """Find out what can be told about a call before anything is done for it."""
-        body_digest = digest(_asked_for(call.body)) if call.body else ""
-        what = digest(route, run_id or "", body_digest)
+        body_digest = digest(_asked_for(call)) if call.body else ""
+        what = digest(route, "/".join(ids) or run_id or "", body_digest)
         self._times_asked[what] += 1
         key = digest(what, self._times_asked[what])
         faults = self.faults.of_call(key)
-        return Visit(call, now, route, key, body_digest, faults, run_id)
+        return Visit(call, now, route, key, body_digest, faults, run_id, ids=ids)
 
     def check_key(self, call: Call) -> None:
         """Let in who has a key (the right one, where one is set)."""
@@ -97,6 +111,24 @@ class State:
             )
         if self.settings.api_key is not None and given != self.settings.api_key:
             refuse_unauthorised("Incorrect API key provided.")
+
+    def memory(self, kind: type[MemoryT]) -> MemoryT:
+        """What a family remembers: one of this kind, made when it is first asked for."""
+        found = self._memories.get(kind)
+        if found is None:
+            found = self._memories[kind] = kind()
+        remembered: MemoryT = found
+        return remembered
+
+    def check_beta(self, visit: Visit, api: str, value: str) -> None:
+        """Let in who says that they know it is a beta."""
+        given = visit.call.headers.get("openai-beta", "")
+        if self.settings.beta_headers and value not in {one.strip() for one in given.split(",")}:
+            refuse_invalid(
+                f"You must provide the 'OpenAI-Beta' header to access the {api} API. Please try "
+                f"again by setting the header 'OpenAI-Beta: {value}'.",
+                code="invalid_beta",
+            )
 
     def check_model(self, model: str | None) -> str:
         """The model, if one is named and exists."""
@@ -125,6 +157,13 @@ class State:
             self.admit(visit, model, 0)
         else:
             visit.model = model
+            self._play_refusals(visit)
+
+    def admit_control(self, visit: Visit) -> None:
+        """The same for a call that is about no model; all of them share one limit, if any."""
+        if self.settings.control_calls_count:
+            self.admit(visit, CONTROL_POOL, 0)
+        else:
             self._play_refusals(visit)
 
     def _play_refusals(self, visit: Visit) -> None:
@@ -195,8 +234,15 @@ class Route:
         return f"{self.method} /v1{self.path}"
 
 
-def _asked_for(body: bytes) -> bytes:
-    """The body without its metadata, which is a label and changes nothing."""
+def _asked_for(call: Call) -> bytes:
+    """The body without its metadata, which is a label and changes nothing.
+
+    Nor does the boundary of a form, which every client draws anew each time.
+    """
+    body = call.body
+    kind, _, boundary = call.headers.get("content-type", "").partition("boundary=")
+    if kind.startswith("multipart/") and boundary:
+        return body.replace(boundary.strip('"').encode("latin-1", "replace"), b"")
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -247,6 +247,42 @@ class TestTrial:
 
         assert [call.number for call in play.calls()] == [2]
 
+    def test_a_server_that_is_not_there_is_asked_by_one_create_at_a_time(self):
+        """No connection for the first: the second waits, and is the next on trial."""
+        play = Play()
+        play.admit(1, 2, 3)
+        play.calls()
+        play.create_fails(Cause.NOT_SENT, 1)
+
+        assert play.calls() == []
+        play.wait(0.6)
+        assert len(play.calls()) == 1
+
+    def test_a_server_that_is_never_there_stops_the_execution(self):
+        """Six creates in a row found no server within seconds: every request is stopped."""
+        play = Play(unreached_max=6)
+        play.admit(*range(1, 50))
+        outcomes, calls = {}, 0
+        while play.scheduler.in_flight:
+            for call in play.calls():
+                calls += 1
+                outcomes |= endings(play.create_fails(Cause.NOT_SENT, call.number))
+            if play.scheduler.in_flight:
+                outcomes |= endings(play.wait_until_due())
+
+        assert calls == 6
+        assert set(outcomes.values()) == {Outcome.STOPPED}
+        assert len(outcomes) == 49
+        assert play.now < 20
+
+    def test_a_server_that_was_there_once_is_waited_for(self):
+        """After one answer a broken connection is a failure like others."""
+        play = Play(unreached_max=2).running(1)
+        play.admit(2, 3, 4, 5)
+
+        for call in play.calls():
+            assert play.create_fails(Cause.NOT_SENT, call.number) == []
+
     def test_nobody_is_woken_for_a_trial_that_is_over(self):
         """While the first answer is still out there is nothing to wake for, again and again."""
         play = Play(trial_seconds=2.0).creating(1)

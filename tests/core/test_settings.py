@@ -10,13 +10,13 @@ from orchestrator.errors import SettingUnusable
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "600"])
 def test_numbers_out_of_range_are_refused_by_name(name, value):
     """The message names the setting and what it must be."""
-    with pytest.raises(SettingUnusable, match=f"{name} = .* can't be used: it must be"):
+    with pytest.raises(SettingUnusable, match=rf"{name} = .* can't be used: it must be"):
         Settings(**{name: value})
 
 
 def test_what_is_counted_is_whole():
     """There is no half connection."""
-    with pytest.raises(SettingUnusable, match="connections = 1.5 .* whole number"):
+    with pytest.raises(SettingUnusable, match=r"connections = 1\.5 .* whole number"):
         Settings(connections=1.5)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 
 import httpx2
 import openai
@@ -25,6 +26,7 @@ class EmulatorTransport(httpx2.AsyncBaseTransport):
         self.latency_seconds = latency_seconds
         self.open_calls = 0
         self.open_calls_max = 0
+        self.streams: set[FeedStream] = set()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.open_calls += 1
@@ -44,10 +46,16 @@ class EmulatorTransport(httpx2.AsyncBaseTransport):
         )
         await self._pass(request, self.latency_seconds)
         reply = self.emulator.handle(call, asyncio.get_running_loop().time())
+        for stream in self.streams:
+            stream.look()
         await self._pass(request, reply.delay_seconds + self.latency_seconds)
         if reply.drop:
             message = "Server disconnected without sending a response."
             raise httpx2.RemoteProtocolError(message, request=request)
+        if reply.feed is not None:
+            stream = FeedStream(reply.feed, self.streams)
+            headers = dict(reply.headers)
+            return httpx2.Response(reply.status, headers=headers, stream=stream, request=request)
         return httpx2.Response(
             reply.status, headers=dict(reply.headers), content=reply.body, request=request
         )
@@ -61,6 +69,36 @@ class EmulatorTransport(httpx2.AsyncBaseTransport):
             raise httpx2.ReadTimeout(message, request=request)
         if seconds > 0:
             await asyncio.sleep(seconds)
+
+
+class FeedStream(httpx2.AsyncByteStream):
+    """A reply's feed as a body: its pieces come when their time has come or another call did it."""
+
+    def __init__(self, feed, streams) -> None:
+        self._feed = feed
+        self._streams = streams
+        self._news = asyncio.Event()
+        streams.add(self)
+
+    def look(self) -> None:
+        self._news.set()
+
+    async def __aiter__(self):
+        loop = asyncio.get_running_loop()
+        while True:
+            self._news.clear()
+            for piece in self._feed.take(loop.time()):
+                yield piece
+            if self._feed.over:
+                return
+            at = self._feed.next_at()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(None if at == float("inf") else at):
+                    await self._news.wait()
+
+    async def aclose(self) -> None:
+        self._feed.close()
+        self._streams.discard(self)
 
 
 class ThreadlessOpenAI(openai.AsyncOpenAI):

@@ -99,7 +99,7 @@ class Bucket:
         self._paused_until = max(self._paused_until, now + pause)
         if already_slow:
             return
-        before = self._calls.total(now) / WINDOW_SECONDS
+        before = self._calls.rate(now)
         if self.rpm is not None:
             before = min(before, calls_per_second(self.rpm))
         self._slow_rate = max(before * SLOW_START_PART, SLOW_START_CALLS_PER_SECOND_MIN)

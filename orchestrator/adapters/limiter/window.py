@@ -8,6 +8,9 @@ from orchestrator.adapters.limiter.pace import WINDOW_SECONDS
 # limit.
 SLOT_SECONDS = 0.5
 
+# A rate is told from no less than this: a volley at the very start is no rate.
+RATE_SECONDS_MIN = 1.0
+
 
 class Window:
     """A sliding sum over `WINDOW_SECONDS`. Times come in as arguments and never go back."""
@@ -40,6 +43,13 @@ class Window:
                 entry[1] += difference
                 self._total += difference
                 return
+
+    def rate(self, now: float) -> float:
+        """What was sent per second, from the first of what the window holds until now."""
+        total = self.total(now)
+        if not self._slots:
+            return 0.0
+        return total / max(now - self._slots[0][0] * SLOT_SECONDS, RATE_SECONDS_MIN)
 
     def sent_until(self, at: float) -> float:
         """The part of what the window holds that was sent at `at` or before."""
