@@ -29,6 +29,15 @@ from orchestrator.service import Orchestrator
 CHAT = "/v1/chat/completions"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _only_what_is_new():
+    """What the other tests hold need not be looked through after each of these."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 async def nothing_is_left():
     """After every test: no task of ours, and nothing that warns when it is collected."""
