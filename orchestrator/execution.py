@@ -5,6 +5,7 @@ Order matters: whatever can be wrong with what the user gave is found before the
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, suppress
 from dataclasses import asdict, dataclass, replace
@@ -164,6 +165,7 @@ class Execution:
         self._total = total
         self._tally = Tally(price_of)
         self._pace = Pace()
+        self._looks: deque[tuple[float, int]] = deque()  # when, and how many calls until then
         self._clock = LoopClock()
         self._began_at = self._clock.now()
         self._started_at = datetime.fromtimestamp(self._clock.unix(), UTC)
@@ -218,6 +220,13 @@ class Execution:
             self._progress.show(self._standing())
             await anyio.sleep(SHOW_SECONDS)
 
+    def _calls_in_the_last_minute(self, now: float, calls: int) -> int:
+        looks = self._looks
+        looks.append((now, calls))
+        while looks[0][0] < now - 60:
+            looks.popleft()
+        return calls - (looks[0][1] if now - self._began_at > 60 else 0)  # noqa: PLR2004 - a minute
+
     def _standing(self) -> Standing:
         now = self._clock.now()
         tally, totals = self._tally, self._orchestrator.totals
@@ -234,7 +243,7 @@ class Execution:
             tools=at_tools,
             done=tally.done,
             failed=tally.failed,
-            calls_per_minute=calls / passed * 60 if passed > 0 else 0.0,
+            calls_per_minute=self._calls_in_the_last_minute(now, calls),
             rpm=self._job.settings.rpm,
             tokens_in=tally.tokens.input_tokens,
             tokens_out=tally.tokens.output_tokens,
