@@ -38,8 +38,7 @@ from orchestrator.core.scheduler import Scheduler
 from orchestrator.errors import OrchestratorError
 from orchestrator.ports import Api, CallFailed, Clock, Limiter, Results, Tools
 
-# How often the number of living tasks is looked at, for the summary.
-TASKS_LOOK_SECONDS = 0.25
+TASKS_LOOK_SECONDS = 0.25  # how often the living tasks are counted, for the summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,7 @@ FAILED: Mapping[type[Call], Callable[[int, Failure], events.RunEvent]] = {
     CancelRun: events.CancelFailed,
 }
 
+ERROR_SHOWN = 300  # characters of what a tool says of its failure, in the log
 # How many tool handlers the code that asks is inside of.
 level: ContextVar[int] = ContextVar("orchestrator_level", default=0)
 
@@ -375,8 +375,8 @@ class Driver:
             self._tool_scopes[deed.number].add(scope)
             output = await self._tools.call(deed.call, deed.request)
             if output.failed:
-                custom_id, tool = deed.request.custom_id, deed.call.name
-                self._log.warning("tool.failed", custom_id=custom_id, tool=tool)
+                about = {"custom_id": deed.request.custom_id, "tool": deed.call.name}
+                self._log.warning("tool.failed", **about, error=output.output[:ERROR_SHOWN])
             self._tool_ended(deed.number, scope)
             self.tell(events.ToolFinished(deed.number, output))
         self._tool_ended(deed.number, scope)

@@ -71,7 +71,7 @@ class LineUnusable(UserMistake):
 
 
 class RequestUnusable(UserMistake):
-    """This request can't be used{custom_id}: {problem}. {cure} Nothing was sent."""
+    """This request can't be used{custom_id}: {problem}. {cure} It was not sent."""
 
 
 class InputChanged(OrchestratorError):

@@ -79,6 +79,7 @@ async def test_all_faults_together(number):
     # What may have been paid twice is counted: the emulator's extra runs are all known to us.
     runs = sum(played.books["creates"]["by_digest"].values())
     assert runs - number <= totals.creates_lost
+    assert sum(result.lost for result in played.results.values()) == totals.creates_lost
 
 
 async def test_faults_with_tools():

@@ -353,7 +353,7 @@ class TestRequestsFromAProgram:
 
         assert str(caught.value) == (
             'This request can\'t be used (custom_id "a"): "stream" is true, but results are '
-            'fetched whole. Remove "stream" from the body. Nothing was sent.'
+            'fetched whole. Remove "stream" from the body. It was not sent.'
         )
 
     @pytest.mark.parametrize(

@@ -124,8 +124,11 @@ def result_line(result: Result) -> bytes:
     if result.outcome is not Outcome.COMPLETED:
         line["error"] = _error(result)
         line["outcome"] = result.outcome
+        line["sent"] = result.sent > 0
         if result.run_id:
             line["run_id"] = _encodable(result.run_id)
+    if result.lost:
+        line["answers_lost"] = result.lost
     return msgspec.json.encode(line) + b"\n"
 
 

@@ -1,8 +1,9 @@
 """`orchestrator run`: run a job or a file of requests."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 import typer
@@ -165,7 +166,25 @@ def _tell_end(report: Report) -> None:
     for group in summary["failures"][:FAILURES_TOLD]:
         example = f"{group['example_custom_id']}: {group['example_message']}"
         tell(f"  {group['count']:,} {group['outcome']}, {group['code']}; e.g. {example}")
+    for said in _worth_knowing(summary):
+        tell(f"  {said}")
     tell(f"output: {report.folder}")
+
+
+def _worth_knowing(summary: dict[str, Any]) -> Iterator[str]:
+    """What a person must not overlook, also when all completed."""
+    if failures := summary["tool_failures"]:
+        yield f"{failures:,} tool calls failed; the model was told, log.jsonl has the reasons"
+    if lost := summary["creates_lost"]:
+        yield (
+            f"{lost:,} answers were lost on the way: that work may be paid for without a result; "
+            "tokens and cost are the least it was (answers_lost in the result lines)"
+        )
+    if summary["outcomes"]["stopped"]:
+        yield (
+            "stopped runs go on on the server and cost what they cost; their ids are in "
+            'errors.jsonl, and "sent": false marks requests that cost nothing'
+        )
 
 
 def _exit_code(report: Report) -> int:

@@ -171,6 +171,7 @@ class Course:
             return
         if any(call.call_id == output.call_id for call in answering.calls):
             answering.outputs.setdefault(output.call_id, output)
+            self._roster.totals.tool_failures += output.failed
         if answering.complete:
             self._roster.move(run, Change.TOOLS_FINISHED, now)
             self._roster.line_up(run, now)

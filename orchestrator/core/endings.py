@@ -48,6 +48,8 @@ class Endings:
                 creates=run.creates,
                 checks=run.checks,
                 turns=run.turns,
+                sent=run.sent,
+                lost=run.lost,
                 seconds=now - run.started_at if run.started_at < NEVER else 0.0,
             ),
         )

@@ -176,6 +176,8 @@ class Result:
     checks: int
     turns: int  # times that tool outputs were submitted
     seconds: float  # from the first create to the end, 0 when nothing was sent
+    sent: int = 0  # create calls, answered or not; 0: this request has cost nothing
+    lost: int = 0  # calls whose answer was lost, so that their work may be paid for nothing
 
     @property
     def custom_id(self) -> str:

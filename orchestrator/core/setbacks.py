@@ -36,6 +36,8 @@ class Setbacks:
     def send_failed(self, run: Run, failure: Failure, back: Change, now: float) -> Iterator[Deed]:
         """A create or a submission failed; `back` is the change to the state before it."""
         totals = self._roster.totals
+        run.lost += failure.maybe_done
+        totals.creates_lost += failure.maybe_done
         match VERDICT_ON_CREATE[failure.cause]:
             case Verdict.STOP:
                 yield from self._endings.give_up_all(run.number, error_of(failure), now)
@@ -61,7 +63,6 @@ class Setbacks:
             yield from self._endings.end(run, Outcome.STOPPED, now, error=stopped)
             return
         totals.retries += 1
-        totals.creates_lost += failure.maybe_done
         self._roster.move(run, back, now, failure.cause)
         self._roster.wake(run, now + self._gap(run, failure))
 

@@ -179,6 +179,7 @@ class Tally:
             "http_429": sum(n for (_, status), n in calls.items() if status == "429"),
             "retries": totals.retries,
             "creates_lost": totals.creates_lost,
+            "tool_failures": totals.tool_failures,
             "turns": totals.turns,
             "tool_calls": totals.tool_calls,
             "tokens": {

@@ -25,7 +25,8 @@ class Totals:
     tool_calls: int = 0
     retries: int = 0  # calls sent again and runs created again
     waits: int = 0  # calls turned away by a rate limit
-    creates_lost: int = 0  # sent again though the first may have been done: possibly paid twice
+    tool_failures: int = 0  # of the tool calls; the model was told
+    creates_lost: int = 0  # calls whose answer was lost: what they did may be paid for nothing
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     in_state: Counter[State] = field(default_factory=Counter)
     # Seconds from the end of a run (or its wish for tools) to our noticing, 8 bytes a run.
