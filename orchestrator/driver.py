@@ -10,9 +10,8 @@ above them hold.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import assert_never
 
 import anyio
@@ -20,46 +19,23 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from structlog.typing import FilteringBoundLogger
 
+from orchestrator.caller import Caller, Sent, numbers_of
 from orchestrator.core import events
 from orchestrator.core.actions import (
-    Call,
     CallTool,
-    CancelRun,
-    CheckRuns,
     CreateRun,
     Deed,
     RecordOutcome,
     StopTools,
     SubmitToolOutputs,
 )
-from orchestrator.core.failures import Cause, Failure
-from orchestrator.core.model import Family, Outcome, Request, Seen
+from orchestrator.core.model import Family, Outcome, Request
 from orchestrator.core.scheduler import Scheduler
-from orchestrator.errors import OrchestratorError
-from orchestrator.ports import Api, CallFailed, Clock, Limiter, Results, Tools
+from orchestrator.ports import Api, Clock, Limiter, Results, Tools
 
 TASKS_LOOK_SECONDS = 0.25  # how often the living tasks are counted, for the summary
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A call on its way through a connection, with what it took from the limiter."""
-
-    call: Call
-    lane: str
-    tokens: int
-    at: float
-
-
-# What a failed call is to each of its runs.
-FAILED: Mapping[type[Call], Callable[[int, Failure], events.RunEvent]] = {
-    CreateRun: events.CreateFailed,
-    CheckRuns: events.CheckFailed,
-    SubmitToolOutputs: events.OutputsFailed,
-    CancelRun: events.CancelFailed,
-}
-
 ERROR_SHOWN = 300  # characters of what a tool says of its failure, in the log
+
 # How many tool handlers the code that asks is inside of.
 level: ContextVar[int] = ContextVar("orchestrator_level", default=0)
 
@@ -96,12 +72,12 @@ class Driver:
     ) -> None:
         self.scheduler = scheduler
         self.tasks_max = 0
-        self._apis = apis
         self._limiter = limiter
         self._tools = tools
         self._results = results
         self._clock = clock
         self._log = log
+        self._caller = Caller(apis, limiter, log)
         self._connections = connections
         self._tools_at_once = tools_at_once
         self._on_stopped = on_stopped
@@ -252,79 +228,17 @@ class Driver:
         while True:
             sent = await calls.receive()
             happened: list[events.RunEvent] = []
-            numbers = _numbers(sent.call)
+            numbers = numbers_of(sent.call)
             with anyio.CancelScope() as scope:
                 if len(numbers) == 1:
                     self._call_scopes[numbers[0]] = scope
-                happened = await self._perform(sent)
+                happened = await self._caller.perform(sent)
             if len(numbers) == 1:
                 self._call_scopes.pop(numbers[0], None)
             self._calls_out -= 1
             for event in happened:
                 self.tell(event)
             self._wake.set()
-
-    async def _perform(self, sent: Sent) -> list[events.RunEvent]:
-        """Send one call; what comes of it, good or bad, is an event for each of its runs."""
-        call = sent.call
-        try:
-            match call:
-                case CreateRun():
-                    seen = await self._apis[call.request.family].create(call)
-                    self._correct(sent, seen)
-                    return [events.RunCreated(call.number, seen)]
-                case SubmitToolOutputs():
-                    seen = await self._apis[call.request.family].submit(call)
-                    self._correct(sent, seen)
-                    return [events.OutputsAccepted(call.number, seen)]
-                case CancelRun():
-                    seen = await self._apis[call.request.family].cancel(call)
-                    return [events.CancelAccepted(call.number, seen)]
-                case CheckRuns():
-                    answers = await self._apis[call.runs[0].request.family].check(call)
-                    return self._checked(sent, call, answers)
-                case _:
-                    assert_never(call)
-        except CallFailed as failed:
-            failure = failed.failure
-        except OrchestratorError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a bug with one answer must not end the night
-            self._log.exception("call.broken", kind=type(call).__name__)
-            failure = Failure(Cause.INTERNAL, f"{type(error).__name__}: {error}")
-        self._note_failure(sent, failure)
-        return [FAILED[type(call)](number, failure) for number in _numbers(call)]
-
-    def _checked(
-        self, sent: Sent, call: CheckRuns, answers: Mapping[int, Seen | Failure]
-    ) -> list[events.RunEvent]:
-        missing = Failure(Cause.NOT_FOUND, "the server's list does not show this run")
-        happened: list[events.RunEvent] = []
-        for run in call.runs:
-            answer = answers.get(run.number, missing)
-            if isinstance(answer, Failure):
-                self._note_failure(sent, answer)
-                happened.append(events.CheckFailed(run.number, answer))
-            else:
-                happened.append(events.RunSeen(run.number, answer))
-        return happened
-
-    def _correct(self, sent: Sent, seen: Seen) -> None:
-        if seen.usage.total_tokens:
-            self._limiter.spent(sent.lane, sent.tokens, seen.usage.total_tokens, sent.at)
-
-    def _note_failure(self, sent: Sent, failure: Failure) -> None:
-        if failure.cause is Cause.RATE_LIMITED:
-            self._limiter.refused(sent.lane, failure.retry_after_seconds)
-        self._log.info(
-            "call.failed",
-            kind=type(sent.call).__name__,
-            custom_id=_custom_ids(sent.call),
-            cause=failure.cause.value,
-            status_code=failure.status_code,
-            code=failure.code,
-            request_id=failure.request_id,
-        )
 
     # The deeds.
 
@@ -364,7 +278,7 @@ class Driver:
             while waiting and self._tools_at_work[at] < self._tools_at_once:
                 deed = waiting.popleft()
                 run = self.scheduler.roster.runs.get(deed.number)
-                if run is None or run.answering is None:
+                if run is None or run.answering is None or not run.answering.asks(deed.call):
                     continue  # the run was stopped while its tools waited for a place
                 self._tools_at_work[at] += 1
                 tasks.start_soon(self._call_tool, deed, at)
@@ -388,13 +302,3 @@ class Driver:
         scopes.discard(scope)
         if not scopes:
             self._tool_scopes.pop(number, None)
-
-
-def _numbers(call: Call) -> Sequence[int]:
-    return [run.number for run in call.runs] if isinstance(call, CheckRuns) else [call.number]
-
-
-def _custom_ids(call: Call) -> str:
-    if isinstance(call, CheckRuns):
-        return ", ".join(run.request.custom_id for run in call.runs)
-    return call.request.custom_id

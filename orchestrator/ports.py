@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from orchestrator.core.actions import CancelRun, CheckRuns, CreateRun, SubmitToolOutputs
+from orchestrator.core.actions import (
+    CancelRun,
+    CheckRuns,
+    CreateRun,
+    FetchResult,
+    SubmitToolOutputs,
+)
 from orchestrator.core.failures import Failure
 from orchestrator.core.model import Request, Result, Seen, ToolCall, ToolOutput
 
@@ -17,6 +23,7 @@ class CallKind(StrEnum):
     CHECK = "check"
     SUBMIT = "submit"
     CANCEL = "cancel"
+    FETCH = "fetch"
 
 
 class CallFailed(Exception):  # noqa: N818 - named for what happened, like all our errors
@@ -58,12 +65,16 @@ class Api(Protocol):
     async def create(self, action: CreateRun) -> Seen: ...
 
     async def check(self, action: CheckRuns) -> Mapping[int, Seen | Failure]:
-        """What was seen of each run, by its number. A run left out was not answered for."""
+        """What was seen of each run, by its number. A run left out was not in the list."""
         ...
 
     async def submit(self, action: SubmitToolOutputs) -> Seen: ...
 
     async def cancel(self, action: CancelRun) -> Seen: ...
+
+    async def fetch(self, action: FetchResult) -> Seen:
+        """The result of a finished run, or a part of it with a `continuation`."""
+        ...
 
 
 class Limiter(Protocol):

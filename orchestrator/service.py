@@ -17,6 +17,8 @@ from orchestrator.adapters.limiter.limiter import Limiter
 from orchestrator.adapters.log import quiet_log
 from orchestrator.adapters.request_file import RequestDefaults, request_from
 from orchestrator.adapters.tools import Tool, Toolbox
+from orchestrator.apis.agent_sessions import AgentSessions
+from orchestrator.apis.assistants import Assistants
 from orchestrator.apis.client import make_client
 from orchestrator.apis.direct import Direct
 from orchestrator.apis.responses import Responses
@@ -197,6 +199,10 @@ class Orchestrator:
             scheduler=Scheduler(settings.rules(), chance),
             apis={
                 Family.RESPONSES: Responses(self._transport, schemas, name),
+                Family.ASSISTANTS: Assistants(self._transport, name, answers_tools=bool(schemas)),
+                Family.AGENT_SESSIONS: AgentSessions(
+                    self._transport, name, tool_names=frozenset(self._tools.names)
+                ),
                 Family.DIRECT: Direct(self._transport, schemas),
             },
             limiter=self._limiter,

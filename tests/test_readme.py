@@ -30,6 +30,7 @@ from orchestrator.core.failures import (
 )
 from orchestrator.core.families import URLS
 from orchestrator.core.model import Family, Outcome
+from orchestrator.core.overview import families_table
 from orchestrator.core.settings import Settings
 from orchestrator.core.states import diagram
 from orchestrator.core.tally import Tally, percentile
@@ -157,7 +158,8 @@ def test_every_key_of_the_summary_is_explained():
 
 def test_every_url_is_explained():
     """The table of urls has all that a line may name."""
-    assert set().union(*(named(row[0]) for row in table("url"))) == set(URLS)
+    on_thread = "/v1/threads/{id}/runs"
+    assert set().union(*(named(row[0]) for row in table("url"))) == {*URLS, on_thread}
 
 
 def test_every_failure_does_what_the_table_says():
@@ -258,11 +260,21 @@ def test_the_rules_shown_can_be_read(tmp_path):
 def test_the_states_are_those_of_the_table():
     """The diagrams are printed from the table; to update one, paste what this test shows."""
     shown = blocks("mermaid")
-    families = [Family.RESPONSES, Family.DIRECT]
+    families = [Family.RESPONSES, Family.ASSISTANTS, Family.DIRECT]
     assert len(shown) == len(families)
     for family, text in zip(families, shown, strict=True):
         wanted = diagram(family) + "\n"
         assert text == wanted, f"the diagram of {family} in README.md should be:\n{wanted}"
+
+
+def test_the_families_are_as_the_code_has_them():
+    """The table of families is made from the facts; to update it, paste what this test shows."""
+    assert families_table() in README, families_table()
+
+
+def test_families_of_one_diagram_have_one_table():
+    """Assistants runs and agent sessions share a diagram because they share their states."""
+    assert diagram(Family.ASSISTANTS) == diagram(Family.AGENT_SESSIONS)
 
 
 def test_the_map_names_what_is_there():

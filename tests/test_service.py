@@ -534,9 +534,9 @@ async def test_a_reader_that_outlives_the_block_is_told():
 def break_it(orchestrator, how):
     """Let something inside raise what it never should."""
     if how == "create":
-        orchestrator._driver._checked = lambda *_: 1 / 0
-        orchestrator._driver._correct = lambda *_: 1 / 0
-        orchestrator._driver._log = None  # so that telling of it fails too
+        orchestrator._driver._caller._checked = lambda *_: 1 / 0
+        orchestrator._driver._caller._correct = lambda *_: 1 / 0
+        orchestrator._driver._caller._log = None  # so that telling of it fails too
     elif how == "record":
         orchestrator._desk.record = lambda number, result: 1 / 0
     else:
@@ -572,7 +572,7 @@ async def test_when_the_engine_breaks_nobody_hangs(how):
 async def test_a_bug_in_one_answer_ends_one_request():
     """What a family can't digest fails that request; the engine goes on."""
     async with World().orchestrator() as orchestrator:
-        apis = orchestrator._driver._apis
+        apis = orchestrator._driver._caller._apis
 
         class Broken:
             async def create(self, action):
@@ -584,7 +584,7 @@ async def test_a_bug_in_one_answer_ends_one_request():
                 return getattr(real, name)
 
         family, real = next(iter(apis.items()))
-        orchestrator._driver._apis = {**apis, family: Broken()}
+        orchestrator._driver._caller._apis = {**apis, family: Broken()}
         bad = await orchestrator.run(ask("bad"))
         good = await orchestrator.run(ask("good"))
 

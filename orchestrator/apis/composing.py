@@ -5,8 +5,12 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.core.model import ToolOutput
+from orchestrator.core.model import Request, ToolOutput
 from orchestrator.ports import ToolSchema
+
+# Limits of `metadata` (API reference).
+METADATA_KEYS_MAX = 16
+METADATA_CHARACTERS_MAX = 512
 
 Fields = dict[str, msgspec.Raw]
 
@@ -78,3 +82,18 @@ def release_tool_choice(fields: Fields) -> None:
     choice = bytes(fields.get("tool_choice", b'"auto"')).strip()
     if choice not in {b'"auto"', b'"none"', b"null"}:
         fields["tool_choice"] = raw("auto")
+
+
+def add_metadata(fields: Fields, ours: Mapping[str, str], request: Request) -> None:
+    """Put our key, and the custom_id for people, beside the user's metadata, where they fit."""
+    merged: Fields = {}
+    if says(fields, "metadata"):
+        try:
+            merged = fields_of(bytes(fields["metadata"]))
+        except msgspec.ValidationError:
+            return  # no object: the server will say what it thinks of it
+    for key, value in {**ours, "custom_id": request.custom_id}.items():
+        if len(merged) < METADATA_KEYS_MAX and len(value) <= METADATA_CHARACTERS_MAX:
+            merged.setdefault(key, raw(value))
+    if merged:
+        fields["metadata"] = raw(merged)

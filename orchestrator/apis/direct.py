@@ -35,7 +35,13 @@ from orchestrator.apis.reading import (
 )
 from orchestrator.apis.responses import seen_of
 from orchestrator.apis.transport import Reply, Transport
-from orchestrator.core.actions import CancelRun, CheckRuns, CreateRun, SubmitToolOutputs
+from orchestrator.core.actions import (
+    CancelRun,
+    CheckRuns,
+    CreateRun,
+    FetchResult,
+    SubmitToolOutputs,
+)
 from orchestrator.core.failures import Failure
 from orchestrator.core.families import CHAT_URL, RESPONSES_URL
 from orchestrator.core.model import Answer, Request, Seen, Status, ToolCall
@@ -89,6 +95,10 @@ class Direct:
 
     async def cancel(self, action: CancelRun) -> Seen:
         """Never asked: there is nothing left on the server."""
+        raise NotImplementedError(action)
+
+    async def fetch(self, action: FetchResult) -> Seen:
+        """Never asked: the answer is the result."""
         raise NotImplementedError(action)
 
     def _fields(self, request: Request) -> Fields:

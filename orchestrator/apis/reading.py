@@ -5,6 +5,7 @@ Only the fields that the core needs are looked at, and never trusted to have the
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NoReturn
 
 import msgspec
@@ -15,6 +16,9 @@ from orchestrator.ports import CallFailed
 
 # A usage that is not a whole number below this is no usage.
 TOKENS_MAX = 10**12
+
+# The year 5138; beyond it is no time but a mistake.
+UNIX_SECONDS_MAX = 1e11
 
 
 def malformed(what: str) -> CallFailed:
@@ -67,6 +71,19 @@ def objects_of(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def object_of(value: Mapping[str, Any], key: str) -> dict[str, Any]:
     found = value.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def number_of(value: Mapping[str, Any], key: str) -> float | None:
+    """A time in Unix seconds; some servers write it as ISO text."""
+    found = value.get(key)
+    if isinstance(found, str):
+        try:
+            found = datetime.fromisoformat(found).timestamp()
+        except ValueError:
+            return None
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    return float(found) if 0 <= found < UNIX_SECONDS_MAX else None
 
 
 def usage_of(value: Mapping[str, Any]) -> Usage:

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
 from orchestrator.apis.composing import (
     Fields,
+    add_metadata,
     fields_of,
     function_tool,
     joined,
@@ -26,13 +25,20 @@ from orchestrator.apis.reading import (
     decoded,
     error_of,
     malformed,
+    number_of,
     object_of,
     objects_of,
     text_of,
     usage_of,
 )
-from orchestrator.apis.transport import Reply, Transport
-from orchestrator.core.actions import CancelRun, CheckRuns, CreateRun, SubmitToolOutputs
+from orchestrator.apis.transport import CALL_TIMEOUT_SECONDS, Reply, Transport
+from orchestrator.core.actions import (
+    CancelRun,
+    CheckRuns,
+    CreateRun,
+    FetchResult,
+    SubmitToolOutputs,
+)
 from orchestrator.core.failures import Failure
 from orchestrator.core.model import Answer, Request, RunError, Seen, Status, ToolCall
 from orchestrator.ports import CallFailed, CallKind, ToolSchema
@@ -56,16 +62,6 @@ NO_IDS = frozenset({"", ".", ".."})
 
 # Longer than any id that was ever seen, and short enough for every server's limit on addresses.
 ID_CHARACTERS_MAX = 1_000
-
-# Limits of `metadata` (API reference).
-METADATA_KEYS_MAX = 16
-METADATA_CHARACTERS_MAX = 512
-
-# The year 5138; beyond it is no time but a mistake.
-UNIX_SECONDS_MAX = 1e11
-
-# Calls that only look or start something are answered within seconds; a minute is a dead server.
-CALL_TIMEOUT_SECONDS = 60.0
 
 
 class Responses:
@@ -133,6 +129,10 @@ class Responses:
         )
         return self._seen(reply)
 
+    async def fetch(self, action: FetchResult) -> Seen:
+        """Never asked: the check that sees the end brings the result."""
+        raise NotImplementedError(action)
+
     async def _post(
         self, kind: CallKind, fields: Fields, request: Request, deadline_at: float
     ) -> Seen:
@@ -155,21 +155,6 @@ class Responses:
 
     def _seen(self, reply: Reply) -> Seen:
         return seen_of(reply, self._transport.clock.unix(), answers_tools=bool(self._tools))
-
-
-def add_metadata(fields: Fields, ours: Mapping[str, str], request: Request) -> None:
-    """Put our key, and the custom_id for people, beside the user's metadata, where they fit."""
-    merged: Fields = {}
-    if says(fields, "metadata"):
-        try:
-            merged = fields_of(bytes(fields["metadata"]))
-        except msgspec.ValidationError:
-            return  # no object: the server will say what it thinks of it
-    for key, value in {**ours, "custom_id": request.custom_id}.items():
-        if len(merged) < METADATA_KEYS_MAX and len(value) <= METADATA_CHARACTERS_MAX:
-            merged.setdefault(key, raw(value))
-    if merged:
-        fields["metadata"] = raw(merged)
 
 
 def seen_of(reply: Reply, unix_now: float, *, answers_tools: bool) -> Seen:
@@ -232,7 +217,5 @@ def _error(response: Mapping[str, Any], status: Status) -> RunError | None:
 
 
 def _finished_seconds_ago(response: Mapping[str, Any], unix_now: float) -> float | None:
-    completed_at = response.get("completed_at")
-    if not isinstance(completed_at, int | float) or abs(completed_at) > UNIX_SECONDS_MAX:
-        return None
-    return unix_now - completed_at
+    completed_at = number_of(response, "completed_at")
+    return None if completed_at is None else unix_now - completed_at

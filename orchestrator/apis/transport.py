@@ -7,7 +7,7 @@ nowhere else.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -56,6 +56,11 @@ NOT_SENT = frozenset(
 # A server that says "come back tomorrow" is asked again after an hour; a mistake in its clock must
 # not cost the night.
 RETRY_AFTER_SECONDS_MAX = 3_600.0
+
+CALL_ID_HEADER = "X-Client-Request-Id"
+
+# Calls that only look or start something are answered within seconds; a minute is a dead server.
+CALL_TIMEOUT_SECONDS = 60.0
 
 # An error message for people ends here; some servers send pages.
 MESSAGE_CHARACTERS_MAX = 500
@@ -132,6 +137,7 @@ class Transport:
         *,
         lane: str,
         timeout_seconds: float,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send one call and bring back its answer.
 
@@ -142,6 +148,7 @@ class Transport:
             body: JSON text; goes out as it is.
             lane: Whose limits the answer's headers tell.
             timeout_seconds: From the first byte out to the last byte in.
+            headers: Beside those of the client.
 
         Raises:
             CallFailed: Anything else than an answer with status 2xx.
@@ -151,7 +158,9 @@ class Transport:
         status = "cancelled"
         try:
             with anyio.fail_after(timeout_seconds):
-                response = await self._exchange(method, path, body, call_id)
+                response = await self._exchange(
+                    method, path, body, {CALL_ID_HEADER: call_id, **(headers or {})}
+                )
             status = str(response.status_code)
             self._tell_limits(lane, response, sent_at)
             return _reply(response)
@@ -182,9 +191,9 @@ class Transport:
         return replace(failure, message=failure.message.replace(key, "***"))
 
     async def _exchange(
-        self, method: str, path: str, body: bytes | None, call_id: str
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> httpx2.Response:
-        options: Any = {"max_retries": 0, "headers": {"X-Client-Request-Id": call_id}}
+        options: Any = {"max_retries": 0, "headers": headers}
         if not self._has_own_timeout:
             options["timeout"] = httpx2.Timeout(None, connect=openai.DEFAULT_TIMEOUT.connect)
         if method == "GET":

@@ -6,17 +6,21 @@ The rest is done at once.
 
 from dataclasses import dataclass
 
-from orchestrator.core.model import Request, Result, ToolCall, ToolOutput
+from orchestrator.core.model import Request, Result, Seen, ToolCall, ToolOutput
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRun:
-    """Send the request. `attempt` counts from 1; `deadline_at` bounds how long to wait."""
+    """Send the request. `attempt` counts from 1; `deadline_at` bounds how long to wait.
+
+    `group` names the runs that will be checked together with it, where the family's API can.
+    """
 
     number: int
     request: Request
     attempt: int
     deadline_at: float
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,15 @@ class RunToCheck:
 
 @dataclass(frozen=True, slots=True)
 class CheckRuns:
-    """Ask for the status of these runs, which are all due, in one call."""
+    """Ask for the status of these runs in one call.
+
+    At least one of them is due; the others are of the same group, and a call that lists the group
+    answers for them too. `group` is 0 when they can't be listed, or when a list did not show the
+    run: then there is one run, to be asked for by itself.
+    """
 
     runs: tuple[RunToCheck, ...]
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,16 @@ class CancelRun:
     number: int
     run_id: str
     request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """Get the result of a finished run, one call at a time; `finished` is what was seen of it."""
+
+    number: int
+    run_id: str
+    request: Request
+    finished: Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +100,6 @@ class RecordOutcome:
     result: Result
 
 
-Call = CreateRun | CheckRuns | SubmitToolOutputs | CancelRun
+Call = CreateRun | CheckRuns | SubmitToolOutputs | CancelRun | FetchResult
 Deed = CallTool | StopTools | RecordOutcome
 Action = Call | Deed

@@ -7,15 +7,15 @@ from orchestrator.core.actions import (
     CancelRun,
     CheckRuns,
     CreateRun,
+    FetchResult,
     RunToCheck,
     SubmitToolOutputs,
 )
-from orchestrator.core.families import FACTS
-from orchestrator.core.lanes import Lane, Want
+from orchestrator.core.lanes import Want
 from orchestrator.core.roster import NEVER, Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run
-from orchestrator.core.states import Change
+from orchestrator.core.states import Change, State
 
 # These reserve tokens with the limiter.
 COSTS_TOKENS = frozenset({Want.CREATE, Want.SUBMIT})
@@ -50,7 +50,7 @@ class Calls:
                 continue
             self._roster.take_head(lane, want)
             lane.count(want)
-            return self._call_for(want, run, lane, now)
+            return self._call_for(want, run, name, now)
         return None
 
     def end_trial(self, now: float) -> None:
@@ -76,27 +76,30 @@ class Calls:
             return False
         return now < self.trial_until
 
-    def _call_for(self, want: Want, run: Run, lane: Lane, now: float) -> Call:
+    def _call_for(self, want: Want, run: Run, lane: str, now: float) -> Call:
         match want:
             case Want.CREATE:
-                return self._create(run, now)
+                return self._create(run, lane, now)
             case Want.SUBMIT:
                 return self._submit(run, now)
             case Want.CHECK:
-                return self._check(run, lane, now)
+                return self._check(run, now)
+            case Want.FETCH:
+                return self._fetch(run, now)
             case Want.CANCEL:
                 self._roster.move(run, Change.CANCEL_SENT, now)
                 return CancelRun(run.number, run.run_id, run.request)
             case _:
                 assert_never(want)
 
-    def _create(self, run: Run, now: float) -> CreateRun:
+    def _create(self, run: Run, lane: str, now: float) -> CreateRun:
         self._roster.move(run, Change.CREATE_SENT, now)
         if run.started_at == NEVER:
             run.started_at = now
             run.deadline_at = now + self._rules.deadline_seconds
         run.sent += 1
-        return CreateRun(run.number, run.request, run.sent, run.deadline_at)
+        group = self._roster.groups.join(run, lane)
+        return CreateRun(run.number, run.request, run.sent, run.deadline_at, group)
 
     def _submit(self, run: Run, now: float) -> SubmitToolOutputs:
         answering = run.answering
@@ -112,19 +115,25 @@ class Calls:
             deadline_at=run.deadline_at,
         )
 
-    def _check(self, first: Run, lane: Lane, now: float) -> CheckRuns:
-        """As many due runs of one family as its API can answer for in one call."""
-        family = first.request.family
-        group = [first]
-        self._checked(first, now)
-        while len(group) < FACTS[family].runs_per_check:
-            run = self._roster.head_of(lane, Want.CHECK, now)
-            if run is None or run.request.family is not family:
-                break
-            self._roster.take_head(lane, Want.CHECK)
+    def _check(self, due: Run, now: float) -> CheckRuns:
+        """A run that is due, and all that run beside it in its group: they are answered for too."""
+        if not due.group or due.alone:
+            self._checked(due, now)
+            return CheckRuns((RunToCheck(due.number, due.run_id, due.request),))
+        members = [self._roster.runs[number] for number in self._roster.groups.members(due.group)]
+        group = [run for run in members if run.state is State.RUNNING and not run.alone]
+        for run in group:
+            self._roster.schedule.drop(run.number)
             self._checked(run, now)
-            group.append(run)
-        return CheckRuns(tuple(RunToCheck(r.number, r.run_id, r.request) for r in group))
+        return CheckRuns(
+            tuple(RunToCheck(run.number, run.run_id, run.request) for run in group), due.group
+        )
+
+    def _fetch(self, run: Run, now: float) -> FetchResult:
+        if run.finished is None:  # the table lets a run be FINISHED only by what was seen
+            raise AssertionError(run)
+        self._roster.move(run, Change.FETCH_SENT, now)
+        return FetchResult(run.number, run.run_id, run.request, run.finished)
 
     def _checked(self, run: Run, now: float) -> None:
         self._roster.move(run, Change.CHECK_SENT, now)

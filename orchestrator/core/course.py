@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from orchestrator.core.actions import CallTool, Deed
+from orchestrator.core.actions import CallTool, Deed, StopTools
 from orchestrator.core.endings import Endings
 from orchestrator.core.failures import RETRYABLE_RUN_CODES
 from orchestrator.core.families import FACTS
@@ -15,7 +15,7 @@ from orchestrator.core.model import (
     Status,
     ToolOutput,
 )
-from orchestrator.core.roster import Roster
+from orchestrator.core.roster import NEVER, Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Answering, Run, Stop
 from orchestrator.core.states import Change, State
@@ -34,6 +34,7 @@ class Course:
 
     def created(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         run.creates += 1
+        run.created_at = now
         self._roster.totals.created += 1
         self._roster.totals.created_to_check += run.request.family is not Family.DIRECT
         return self._accepted(run, seen, now)
@@ -52,7 +53,7 @@ class Course:
             run.answered = frozenset()
             run.stale_looks = 0
         run.run_id = seen.run_id
-        run.failures = run.missing = run.waits = 0
+        run.failures = run.missing = run.waits = run.refusals = 0
         run.looks = 0
         return self.seen(run, seen, now)
 
@@ -64,7 +65,7 @@ class Course:
             yield from self._still_running(run, seen.look_again_seconds, now)
             return
         if seen.status is Status.REQUIRES_ACTION and _all_answered(run, seen):
-            yield from self._asked_again(run, now)
+            yield from self._asked_again(run, seen, now)
             return
         self._note_delay(run, seen, now)
         run.usage += seen.usage
@@ -86,12 +87,39 @@ class Course:
         self._roster.wake(run, now + gap)
 
     def _finished(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        fetches = FACTS[run.request.family].fetches_result
+        if fetches and seen.status in {Status.COMPLETED, Status.INCOMPLETE}:
+            run.finished = seen
+            self._roster.move(run, Change.SEEN_FINISHED, now, seen.said)
+            self._roster.line_up(run, now)
+            return
+        yield from self._ended(run, seen, now)
+
+    def fetched(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        """Part of the result, all of it, or the news that the run has not finished so well."""
+        run.failures = run.missing = run.waits = 0
+        run.usage += seen.usage
+        if seen.status is Status.PENDING:
+            run.finished = None
+            yield from self._still_running(run, None, now)
+        elif self._worth_another_run(run, seen):
+            self._run_again(run, seen, now)
+        elif seen.status is Status.COMPLETED and seen.continuation is not None:
+            run.finished = seen
+            self._roster.move(run, Change.MORE_TO_FETCH, now)
+            self._roster.line_up(run, now)
+        else:
+            yield from self._ended(run, seen, now)
+
+    def _ended(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         outcome, error = OUTCOME_OF[seen.status], seen.error
         if outcome is Outcome.UNKNOWN:
             error = RunError("unknown_status", f"the server says {seen.said!r}, which is no status")
         if run.stop is not None and outcome is not Outcome.COMPLETED:
             outcome, error = run.stop.outcome, run.stop.error
-        yield from self._endings.end(run, outcome, now, answer=seen.answer, error=error)
+        yield from self._endings.end(
+            run, outcome, now, answer=seen.answer, error=error, times=seen.times
+        )
 
     def _not_understood(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         message = f"{run.request.url} answers at once, yet it says {seen.said!r} and no more"
@@ -100,22 +128,29 @@ class Course:
         yield from self._endings.end(run, Outcome.UNKNOWN, now, answer=seen.answer, error=error)
 
     def _worth_another_run(self, run: Run, seen: Seen) -> bool:
+        if run.stop is not None or self._endings.creates_stopped is not None:
+            return False
+        if seen.status is Status.EXPIRED and FACTS[run.request.family].runs_again_when_expired:
+            return run.runs_expired < self._rules.expired_runs_max
         return (
             seen.status is Status.FAILED
-            and run.stop is None
-            and self._endings.creates_stopped is None
             and seen.error is not None
             and seen.error.code in RETRYABLE_RUN_CODES
             and run.attempts_failed + 1 < self._rules.attempts_max
         )
 
     def _run_again(self, run: Run, seen: Seen, now: float) -> None:
-        run.attempts_failed += 1
+        if seen.status is Status.EXPIRED:
+            run.runs_expired += 1
+        else:
+            run.attempts_failed += 1
         run.failures = 0
+        run.answering = None
         self._roster.totals.retries += 1
         self._roster.move(run, Change.RUN_AGAIN, now, seen.error.code if seen.error else "")
         run.run_id = ""
-        gap = self._rules.backoff.gap_seconds(run.attempts_failed, None, self._chance())
+        failed = max(run.attempts_failed, 1)
+        gap = self._rules.backoff.gap_seconds(failed, None, self._chance())
         self._roster.wake(run, now + gap)
 
     def _note_delay(self, run: Run, seen: Seen, now: float) -> None:
@@ -133,34 +168,61 @@ class Course:
     # Tools.
 
     def _call_tools(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
-        if run.stop is not None:
-            stop = run.stop
+        stop = run.stop or self._reason_to_stop(run, seen)
+        if stop is not None:
+            yield from self._stop_asking(run, stop, seen, now)
+            return
+        unanswered = {c.call_id: c for c in seen.tool_calls if c.call_id not in run.answered}
+        # After a refused submission the outputs are there already.
+        kept = run.answering.outputs if run.answering is not None else {}
+        outputs = {call_id: kept[call_id] for call_id in unanswered if call_id in kept}
+        run.answering = Answering(tuple(unanswered.values()), seen.continuation, outputs)
+        self._roster.move(run, Change.SEEN_TOOL_CALLS, now, f"{len(unanswered)} calls")
+        if run.answering.complete:
+            self._answered(run, now)
+            return
+        self._roster.totals.tool_calls += len(unanswered) - len(outputs)
+        expires_at = NEVER if seen.lives_seconds is None else run.created_at + seen.lives_seconds
+        # A run that outlives its time by our clock is believed to live.
+        run.expires_at = expires_at if expires_at > now else NEVER
+        self._roster.watch_tools(run)
+        for call in run.answering.calls:
+            if call.call_id not in outputs:
+                yield CallTool(run.number, run.request, call)
+
+    def _reason_to_stop(self, run: Run, seen: Seen) -> Stop | None:
+        error = seen.unanswerable
+        if error is None and run.turns >= self._rules.turns_max:
+            message = f"the model still asks for tools after {run.turns} turns"
+            error = RunError("too_many_turns", message)
+        return None if error is None else Stop(Outcome.FAILED, error, cancel_remote=True)
+
+    def _stop_asking(self, run: Run, stop: Stop, seen: Seen, now: float) -> Iterator[Deed]:
+        """The run asks for something that it will not get."""
+        if FACTS[run.request.family].waits_for_outputs:
+            run.stop = stop
+            yield from self._still_running(run, None, now)
+        else:
             yield from self._endings.end(
                 run, stop.outcome, now, answer=seen.answer, error=stop.error
             )
-            return
-        if run.turns >= self._rules.turns_max:
-            message = f"the model still asks for tools after {run.turns} turns"
-            error = RunError("too_many_turns", message)
-            yield from self._endings.end(run, Outcome.FAILED, now, answer=seen.answer, error=error)
-            return
-        unanswered = {c.call_id: c for c in seen.tool_calls if c.call_id not in run.answered}
-        run.answering = Answering(tuple(unanswered.values()), seen.continuation)
-        self._roster.move(run, Change.SEEN_TOOL_CALLS, now, f"{len(unanswered)} calls")
-        self._roster.totals.tool_calls += len(unanswered)
-        self._roster.watch_deadline(run)
-        for call in run.answering.calls:
-            yield CallTool(run.number, run.request, call)
 
-    def _asked_again(self, run: Run, now: float) -> Iterator[Deed]:
+    def tools_too_late(self, run: Run, now: float) -> Iterator[Deed]:
+        """The server waits no longer: what the tools would still bring is of no use."""
+        yield StopTools(run.number)
+        run.answering = None
+        run.expires_at = NEVER
+        self._roster.move(run, Change.TOOLS_TOO_LATE, now)
+        self._roster.line_up(run, now)
+
+    def _asked_again(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         """The outputs were accepted, but the status does not show it yet. Never answer twice."""
         run.stale_looks += 1
         if run.stale_looks > self._rules.stale_looks_max:
             message = f"still asks for accepted tool outputs after {run.stale_looks - 1} checks"
             error = RunError("tool_outputs_ignored", message)
-            yield from self._endings.stop(
-                run, Stop(Outcome.FAILED, error, cancel_remote=False), now
-            )
+            stop = Stop(Outcome.FAILED, error, cancel_remote=True)
+            yield from self._stop_asking(run, run.stop or stop, seen, now)
             return
         run.looks = 0
         yield from self._still_running(run, None, now)
@@ -173,9 +235,12 @@ class Course:
             answering.outputs.setdefault(output.call_id, output)
             self._roster.totals.tool_failures += output.failed
         if answering.complete:
-            self._roster.move(run, Change.TOOLS_FINISHED, now)
-            self._roster.line_up(run, now)
+            self._answered(run, now)
         yield from ()
+
+    def _answered(self, run: Run, now: float) -> None:
+        self._roster.move(run, Change.TOOLS_FINISHED, now)
+        self._roster.line_up(run, now)
 
 
 def _all_answered(run: Run, seen: Seen) -> bool:

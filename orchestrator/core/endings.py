@@ -3,14 +3,11 @@
 from collections.abc import Iterator
 
 from orchestrator.core.actions import Deed, RecordOutcome, StopTools
-from orchestrator.core.model import Answer, Outcome, Result, RunError
+from orchestrator.core.model import Answer, Outcome, Result, RunError, Times
 from orchestrator.core.roster import NEVER, Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run, Stop
-from orchestrator.core.states import TABLE, Change, State
-
-# States in which a call for the run is out; its answer decides what comes next.
-CALL_OUT = frozenset({State.CREATING, State.CHECKING, State.SUBMITTING, State.CANCELLING})
+from orchestrator.core.states import CALL_OUT, DONE, TABLE, Change, State
 
 
 class Endings:
@@ -29,12 +26,13 @@ class Endings:
         *,
         answer: Answer | None = None,
         error: RunError | None = None,
+        times: Times | None = None,
     ) -> Iterator[Deed]:
         """The request has its outcome; nothing more is done about it."""
         if run.state is State.TOOLS:
             yield StopTools(run.number)
         self._roster.move(run, Change.ENDED, now, outcome)
-        self._roster.forget(run)
+        self._roster.forget(run, now)
         self._roster.totals.outcomes[outcome] += 1
         yield RecordOutcome(
             run.number,
@@ -51,6 +49,7 @@ class Endings:
                 sent=run.sent,
                 lost=run.lost,
                 seconds=now - run.started_at if run.started_at < NEVER else 0.0,
+                times=times,
             ),
         )
 
@@ -61,8 +60,8 @@ class Endings:
         may become a run that has to be cancelled, or whose id has to be known.
         """
         run.stop = stop
-        if stop.cancel_remote and run.state is State.STOPPING:
-            return  # its cancel waits already, for a permit or for its next try
+        if stop.cancel_remote and (run.state is State.STOPPING or run.state in DONE):
+            return  # its cancel waits already, or there is nothing left to cancel
         table = TABLE[run.request.family]
         if stop.cancel_remote:
             awaited, grace = run.state in CALL_OUT, self._rules.cancel_grace_seconds

@@ -47,6 +47,33 @@ class CheckFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class RunMissing:
+    """A list that should show this run did not; lists lag behind."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFetched:
+    """A call for the result of a finished run was answered.
+
+    The run may turn out not to have finished, or to have failed. With a `continuation` there is
+    more to fetch, by a call of its own.
+    """
+
+    number: int
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """The result could not be fetched, or not yet."""
+
+    number: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
 class ToolFinished:
     """A tool handler returned, raised or ran out of time; all three give an output."""
 
@@ -114,6 +141,9 @@ RunEvent = (
     | CreateFailed
     | RunSeen
     | CheckFailed
+    | RunMissing
+    | ResultFetched
+    | FetchFailed
     | ToolFinished
     | OutputsAccepted
     | OutputsFailed

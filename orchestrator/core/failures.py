@@ -22,6 +22,7 @@ class Cause(StrEnum):
     PERMISSION = "permission"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
+    BUSY = "busy"  # the thread has an active run
     BAD_REQUEST = "bad_request"
     SERVER_ERROR = "server_error"
     INTERNAL = "internal_error"  # our own fault
@@ -68,6 +69,7 @@ VERDICT_ON_CREATE: Mapping[Cause, Verdict] = MappingProxyType(
         Cause.PERMISSION: Verdict.FAIL,  # often one model; the next request may use another
         Cause.NOT_FOUND: Verdict.FAIL,  # a model or an endpoint that does not exist here
         Cause.CONFLICT: Verdict.RETRY,  # 409: the resource was busy
+        Cause.BUSY: Verdict.WAIT,  # somebody else's run has to end first
         Cause.BAD_REQUEST: Verdict.FAIL,  # deterministic: the same body gives the same answer
         Cause.SERVER_ERROR: Verdict.RETRY,
         Cause.INTERNAL: Verdict.FAIL,  # a bug must not pay for the same work ten times
@@ -82,6 +84,7 @@ VERDICT_ON_CHECK: Mapping[Cause, Verdict] = MappingProxyType(
         Cause.PERMISSION: Verdict.RETRY,
         Cause.NOT_FOUND: Verdict.RETRY,  # a new run may take a moment to be visible everywhere
         Cause.BAD_REQUEST: Verdict.RETRY,  # some servers answer 400 for a missing run
+        Cause.BUSY: Verdict.RETRY,
         Cause.INTERNAL: Verdict.RETRY,
         Cause.QUOTA: Verdict.WAIT,  # looking costs nothing, and the work is paid
     }

@@ -1,8 +1,10 @@
-"""What the core knows of each API family: its endpoints and its limits.
+"""What the core knows of each API family: its endpoints and its ways.
 
-Source of the numbers: the vendor's documentation as read in November 2026.
+Source of the numbers: the vendor's documentation as read in November 2026. The README's table of
+families is made from `FACTS`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,38 +16,79 @@ CHAT_URL = "/v1/chat/completions"
 EMBEDDINGS_URL = "/v1/embeddings"
 COMPLETIONS_URL = "/v1/completions"
 MODERATIONS_URL = "/v1/moderations"
+THREADS_RUNS_URL = "/v1/threads/runs"  # creates thread and run in one call
+SESSIONS_URL = "/v1/agents/sessions"
 
-URLS = (RESPONSES_URL, CHAT_URL, EMBEDDINGS_URL, COMPLETIONS_URL, MODERATIONS_URL)
+URLS = (
+    RESPONSES_URL,
+    CHAT_URL,
+    EMBEDDINGS_URL,
+    COMPLETIONS_URL,
+    MODERATIONS_URL,
+    THREADS_RUNS_URL,
+    SESSIONS_URL,
+)
+
+# Runs on a thread that is there already; the id is the server's.
+RUNS_ON_THREAD = re.compile(r"/v1/threads/(?P<thread>[^/?#]+)/runs")
 
 
 @dataclass(frozen=True, slots=True)
 class FamilyFacts:
     """The facts that scheduling needs.
 
-    `runs_per_check` is how many runs one status call can answer for, `keeps_result_seconds` how
-    long a finished run can still be fetched, which bounds the gap between two checks.
+    Attributes:
+        runs_per_check: How many runs one status call can answer for.
+        keeps_result_seconds: How long a finished run can still be fetched; this bounds the gap
+            between two checks.
+        waits_for_outputs: Whether the run stays on the server while its tools are at work, so
+            that it can expire, be looked at and be cancelled meanwhile.
+        fetches_result: Whether the result takes a call of its own.
+        runs_again_when_expired: Whether a run that expired is started anew.
     """
 
-    runs_per_check: int
-    keeps_result_seconds: float
+    runs_per_check: int = 1
+    keeps_result_seconds: float = float("inf")
+    waits_for_outputs: bool = False
+    fetches_result: bool = False
+    runs_again_when_expired: bool = False
 
 
 FACTS: Mapping[Family, FamilyFacts] = MappingProxyType(
     {
         # No list endpoint; "roughly 10 minutes to enable polling" (guide on background mode).
-        Family.RESPONSES: FamilyFacts(runs_per_check=1, keeps_result_seconds=600),
+        Family.RESPONSES: FamilyFacts(keeps_result_seconds=600),
+        # A run that waits for tools expires about 10 minutes after its creation, and its messages
+        # stay with the thread.
+        Family.ASSISTANTS: FamilyFacts(
+            waits_for_outputs=True, fetches_result=True, runs_again_when_expired=True
+        ),
+        # `GET /agents/sessions?metadata[...]&limit=100` returns full sessions.
+        Family.AGENT_SESSIONS: FamilyFacts(
+            runs_per_check=100, waits_for_outputs=True, fetches_result=True
+        ),
         # Answers at once, so there is nothing to check.
-        Family.DIRECT: FamilyFacts(runs_per_check=1, keeps_result_seconds=float("inf")),
+        Family.DIRECT: FamilyFacts(),
     }
 )
+
+
+def thread_of(url: str) -> str:
+    """The thread that a url names, empty for all others."""
+    found = RUNS_ON_THREAD.fullmatch(url)
+    return found["thread"] if found else ""
 
 
 def family_for(url: str, *, background: bool) -> Family:
     """The family that serves a request line, by its url and its body's `background`.
 
     Raises:
-        KeyError: The url is none of `URLS`.
+        KeyError: The url is none of ours.
     """
+    if url == THREADS_RUNS_URL or thread_of(url):
+        return Family.ASSISTANTS
+    if url == SESSIONS_URL:
+        return Family.AGENT_SESSIONS
     if url not in URLS:
         raise KeyError(url)
     return Family.RESPONSES if url == RESPONSES_URL and background else Family.DIRECT

@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from orchestrator.core.endings import CALL_OUT
 from orchestrator.core.roster import NEVER, WANTED_IN, Roster
 from orchestrator.core.runs import Run
 from orchestrator.core.scheduler import Scheduler
-from orchestrator.core.states import State
+from orchestrator.core.states import CALL_OUT, State
 from orchestrator.errors import InvariantBroken
 
 
@@ -31,7 +30,13 @@ def _wrong_with(run: Run, roster: Roster) -> Iterator[str]:
         yield f"run {run.number} has ended and is still held"
     if run.state in CALL_OUT and scheduled and run.stop is None:
         yield f"run {run.number} is planned while a call for it is out ({run.state})"
-    if run.state in WANTED_IN and not scheduled and not _lined_up(run, roster):
+    waits_its_turn = run.state is State.WAITING and not roster.is_first_on_thread(run)
+    if (
+        run.state in WANTED_IN
+        and not scheduled
+        and not _lined_up(run, roster)
+        and not waits_its_turn
+    ):
         yield f"run {run.number} is watched by nobody ({run.state})"
     if run.state is State.TOOLS:
         if run.answering is None or run.answering.complete:

@@ -5,8 +5,8 @@ those have a limit of their own. Queues may hold entries whose run has moved on;
 knows, and drops them when they surface.
 
 Order of urgency: tool outputs (the run expires while it waits), cancels (the run costs money),
-checks, creates. One permit in `CREATE_SHARE` goes to a create even when others wait, so that a
-crowd of running runs can't starve the new ones.
+checks, result fetches, creates. One permit in `CREATE_SHARE` goes to a create even when others
+wait, so that a crowd of running runs can't starve the new ones.
 """
 
 from collections import deque
@@ -23,11 +23,12 @@ class Want(StrEnum):
     SUBMIT = "submit"
     CANCEL = "cancel"
     CHECK = "check"
+    FETCH = "fetch"
     CREATE = "create"
 
 
-BY_URGENCY = (Want.SUBMIT, Want.CANCEL, Want.CHECK, Want.CREATE)
-CREATE_FIRST = (Want.CREATE, Want.SUBMIT, Want.CANCEL, Want.CHECK)
+BY_URGENCY = (Want.SUBMIT, Want.CANCEL, Want.CHECK, Want.FETCH, Want.CREATE)
+CREATE_FIRST = (Want.CREATE, Want.SUBMIT, Want.CANCEL, Want.CHECK, Want.FETCH)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,8 @@ class Family(StrEnum):
     """How an API does its work, which decides the states a run goes through."""
 
     RESPONSES = "responses"  # /v1/responses in the background: create, check, continue
+    ASSISTANTS = "assistants"  # runs on threads
+    AGENT_SESSIONS = "agent_sessions"  # a session's turn
     DIRECT = "direct"  # endpoints that answer at once
 
 
@@ -80,6 +82,7 @@ class Request:
     tokens: int
     body: Body = field(repr=False)
     line: int = 0  # in the input file, from 1; 0 when there is no file
+    thread: str = ""  # requests with the same thread are run one after another
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +146,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """When the server did what, in Unix seconds by its clock; None where it does not say."""
+
+    queued: float | None = None
+    started: float | None = None
+    completed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
-    """What a call or a webhook told us about a run."""
+    """What a call or a webhook told us about a run.
+
+    `unanswerable` is why what the run asks for can't be given; the run is then not waited for.
+    `lives_seconds` is how long after its creation the server stops waiting for tool outputs.
+    """
 
     run_id: str
     status: Status
@@ -156,6 +172,9 @@ class Seen:
     finished_seconds_ago: float | None = None  # by the server's clock, so not to be relied on
     answer: Answer | None = None
     continuation: bytes | None = field(default=None, repr=False)  # for the family: how to go on
+    unanswerable: RunError | None = None
+    lives_seconds: float | None = None
+    times: Times | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +197,7 @@ class Result:
     seconds: float  # from the first create to the end, 0 when nothing was sent
     sent: int = 0  # create calls, answered or not; 0: this request has cost nothing
     lost: int = 0  # calls whose answer was lost, so that their work may be paid for nothing
+    times: Times | None = None  # of the last run, where its server tells them
 
     @property
     def custom_id(self) -> str:

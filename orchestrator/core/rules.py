@@ -34,8 +34,15 @@ class Rules:
     # A run that was just created may take a moment to be visible everywhere.
     not_found_max: int = 3
 
+    # Lists show a new run only after a while; until then a run that is not in its list is waited
+    # for. Asked for by itself each time, every new run would cost two calls more.
+    list_lag_seconds: float = 10.0
+
     # How often a run may ask for tool outputs that the server has already accepted.
     stale_looks_max: int = 50
+
+    # How often a run that expired on the server is started anew; each time costs what it costs.
+    expired_runs_max: int = 2
 
     # Tool turns; a model that calls tools in a circle would go on for ever.
     turns_max: int = 20

@@ -7,6 +7,7 @@ from orchestrator.core.model import (
     Outcome,
     Request,
     RunError,
+    Seen,
     ToolCall,
     ToolOutput,
     Usage,
@@ -25,6 +26,10 @@ class Answering:
     @property
     def complete(self) -> bool:
         return len(self.outputs) == len(self.calls)
+
+    def asks(self, call: ToolCall) -> bool:
+        """Whether this call is still one of this turn's."""
+        return call in self.calls
 
     def in_order(self) -> tuple[ToolOutput, ...]:
         """The outputs in the order in which the model asked."""
@@ -51,6 +56,7 @@ class Run:
     started_at: float = float("inf")  # the first create was sent
     deadline_at: float = float("inf")
     due_at: float = 0.0  # the time that the schedule last held for it
+    created_at: float = 0.0  # the newest run of the request was created
     pending_at: float = 0.0  # last time it was known not to be finished
     sent: int = 0  # create calls, answered or not
     lost: int = 0  # of all that it was sent, calls whose answer was lost
@@ -62,9 +68,15 @@ class Run:
     waits: int = 0  # times it was turned away by a rate limit
     failures: int = 0  # of the call that is wanted now, in a row
     missing: int = 0  # checks in a row that did not find it, other failures not counted
+    refusals: int = 0  # of tool outputs that the run still waits for, in a row
     cancels: int = 0
     stale_looks: int = 0  # checks that asked for tool calls that were already answered
     usage: Usage = NO_USAGE
     answering: Answering | None = None
     answered: frozenset[str] = frozenset()  # ids of tool calls whose outputs were accepted
     stop: Stop | None = None
+    expires_at: float = float("inf")  # the server waits for tool outputs until then
+    runs_expired: int = 0
+    finished: Seen | None = None  # what was seen last, while the result is fetched
+    group: int = 0  # the runs that it is checked together with
+    alone: bool = False  # the last list did not show it

@@ -22,7 +22,7 @@ from orchestrator.core.roster import WANTED_IN, Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run, Stop
 from orchestrator.core.setbacks import Setbacks, error_of
-from orchestrator.core.states import Change, State
+from orchestrator.core.states import DONE, Change, State
 from orchestrator.core.totals import Totals
 
 
@@ -106,7 +106,7 @@ class Scheduler:
     def _finds_no_server(self, failure: Failure) -> bool:
         return failure.cause is Cause.NOT_SENT and not self._calls.trial_over
 
-    def _told_of(  # noqa: C901, PLR0911 - one arm for each event
+    def _told_of(  # noqa: C901, PLR0911, PLR0912 - one arm for each event
         self, run: Run, event: events.RunEvent, now: float
     ) -> Iterator[Deed]:
         match event:
@@ -116,6 +116,7 @@ class Scheduler:
                 return self._course.outputs_accepted(run, seen, now)
             case events.RunSeen(seen=seen):
                 run.failures = run.missing = run.waits = 0
+                run.alone = False
                 return self._course.seen(run, seen, now)
             case events.CancelAccepted(seen=seen):
                 run.cancels += 1
@@ -125,7 +126,13 @@ class Scheduler:
             case events.CreateFailed(failure=failure):
                 return self._setbacks.send_failed(run, failure, Change.CREATE_FAILED, now)
             case events.OutputsFailed(failure=failure):
-                return self._setbacks.send_failed(run, failure, Change.OUTPUTS_FAILED, now)
+                return self._setbacks.outputs_failed(run, failure, now)
+            case events.RunMissing():
+                return self._setbacks.missing_in_list(run, now)
+            case events.ResultFetched(seen=seen):
+                return self._course.fetched(run, seen, now)
+            case events.FetchFailed(failure=failure):
+                return self._setbacks.fetch_failed(run, failure, now)
             case events.CheckFailed(failure=failure):
                 return self._setbacks.check_failed(run, failure, now)
             case events.CancelFailed(failure=failure):
@@ -139,17 +146,20 @@ class Scheduler:
 
     def _admitted(self, event: events.RequestAdmitted, now: float) -> Iterator[Deed]:
         run = self.roster.admit(event.number, event.request, now)
-        if self.creates_stopped is None:
-            self.roster.line_up(run, now)
-        else:
+        may_start = self.roster.may_start(run)
+        if self.creates_stopped is not None:
             yield from self._endings.end(run, Outcome.STOPPED, now, error=self.creates_stopped)
+        elif may_start:
+            self.roster.line_up(run, now)
 
     def _time_passed(self, now: float) -> Iterator[Deed]:
         self._calls.end_trial(now)
         for number in self.roster.schedule.take_due(now):
             run = self.roster.runs[number]
-            if now >= run.deadline_at:
+            if now >= run.deadline_at and run.state not in DONE:
                 yield from self._endings.deadline_passed(run, now)
+            elif run.state is State.TOOLS:
+                yield from self._course.tools_too_late(run, now)
             elif run.state in WANTED_IN:
                 # What was sent before goes before what is new.
                 self.roster.line_up(run, now, first=run.state is State.WAITING)

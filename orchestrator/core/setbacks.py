@@ -16,8 +16,8 @@ from orchestrator.core.model import Outcome, RunError
 from orchestrator.core.polling import KEPT_PART_MAX
 from orchestrator.core.roster import Roster
 from orchestrator.core.rules import Rules
-from orchestrator.core.runs import Run
-from orchestrator.core.states import Change
+from orchestrator.core.runs import Run, Stop
+from orchestrator.core.states import Change, State
 
 TURNED_AWAY = frozenset({Cause.RATE_LIMITED, Cause.QUOTA})
 
@@ -66,6 +66,61 @@ class Setbacks:
         self._roster.move(run, back, now, failure.cause)
         self._roster.wake(run, now + self._gap(run, failure))
 
+    def outputs_failed(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
+        """Tool outputs were refused, or nobody knows.
+
+        A run that waits on the server is looked at: it may have taken them, or have expired. The
+        outputs are kept, so no handler is called twice.
+        """
+        verdict = VERDICT_ON_CREATE[failure.cause]
+        unsure = verdict is Verdict.FAIL or failure.maybe_done or failure.cause is Cause.CONFLICT
+        if not (FACTS[run.request.family].waits_for_outputs and unsure):
+            yield from self.send_failed(run, failure, Change.OUTPUTS_FAILED, now)
+            return
+        # The look in between is answered, so refusals are counted apart from failures.
+        run.refusals += 1
+        given_up = run.refusals >= self._rules.attempts_max
+        if given_up or run.stop is not None or now >= run.deadline_at:
+            yield from self._give_up(run, failure, now)
+            return
+        self._roster.totals.retries += 1
+        self._roster.move(run, Change.OUTPUTS_REFUSED, now, failure.cause)
+        self._roster.wake(run, now + self._gap(run, failure))
+
+    def fetch_failed(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
+        """The result is paid for, so it is asked for as long as there is hope."""
+        run.failures += VERDICT_ON_CHECK[failure.cause] is not Verdict.WAIT
+        run.waits += failure.cause in TURNED_AWAY
+        run.missing += failure.cause in {Cause.NOT_FOUND, Cause.BAD_REQUEST}
+        given_up = run.failures >= self._rules.check_failures_max
+        stopped = VERDICT_ON_CHECK[failure.cause] is Verdict.STOP
+        if given_up or stopped or run.missing >= self._rules.not_found_max:
+            finished = run.finished
+            message = f"the run finished, but its result can't be fetched: {failure.message}"
+            yield from self._endings.end(
+                run,
+                Outcome.EXPIRED if failure.cause is Cause.NOT_FOUND else Outcome.UNKNOWN,
+                now,
+                answer=finished.answer if finished else None,
+                error=RunError("result_not_fetched", message),
+            )
+            return
+        self._roster.move(run, Change.FETCH_FAILED, now, failure.cause)
+        self._roster.wake(run, now + self._gap(run, failure))
+
+    def missing_in_list(self, run: Run, now: float) -> Iterator[Deed]:
+        """Lists lag behind: a new run is waited for, an older one is asked for by itself."""
+        self._roster.move(run, Change.CHECK_FAILED, now, "not in the list")
+        if run.stop is not None and run.cancels == 0:
+            yield from self._endings.stop(run, run.stop, now)
+        elif now < run.created_at + self._rules.list_lag_seconds:
+            keeps = FACTS[run.request.family].keeps_result_seconds
+            gap = self._rules.polling.gap_seconds(run.looks, None, keeps, self._chance())
+            self._roster.wake(run, now + gap)
+        else:
+            run.alone = True
+            self._roster.line_up(run, now)
+
     def check_failed(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
         """The run is paid for, so it is looked at again as long as there is hope."""
         verdict = VERDICT_ON_CHECK[failure.cause]
@@ -111,18 +166,25 @@ class Setbacks:
         self._roster.wake(run, now + self._gap(run, failure))
 
     def _give_up(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
-        if run.stop is not None:
-            yield from self._endings.end(run, run.stop.outcome, now, error=run.stop.error)
-        elif now >= run.deadline_at:
-            message = f"not finished {self._rules.deadline_seconds:g} s after it was first sent; "
-            error = RunError("deadline_exceeded", message + f"the last call: {failure.message}")
-            yield from self._endings.end(run, Outcome.TIMED_OUT, now, error=error)
-        else:
-            yield from self._endings.end(run, Outcome.FAILED, now, error=error_of(failure))
+        stop = run.stop or self._reason_to_give_up(run, failure, now)
+        if run.state is State.SUBMITTING and FACTS[run.request.family].waits_for_outputs:
+            # It is still there, waiting, and keeps its thread from others.
+            self._roster.move(run, Change.OUTPUTS_REFUSED, now, failure.cause)
+            yield from self._endings.stop(run, stop, now)
+            return
+        yield from self._endings.end(run, stop.outcome, now, error=stop.error)
+
+    def _reason_to_give_up(self, run: Run, failure: Failure, now: float) -> Stop:
+        if now < run.deadline_at:
+            return Stop(Outcome.FAILED, error_of(failure), cancel_remote=True)
+        message = f"not finished {self._rules.deadline_seconds:g} s after it was first sent; "
+        error = RunError("deadline_exceeded", message + f"the last call: {failure.message}")
+        return Stop(Outcome.TIMED_OUT, error, cancel_remote=True)
 
     def _gap(self, run: Run, failure: Failure) -> float:
         # A limit that turns calls away again and again is asked less and less often.
-        times = run.waits if failure.cause in TURNED_AWAY else run.failures
+        waits = failure.cause in TURNED_AWAY or failure.cause is Cause.BUSY
+        times = run.waits if waits else max(run.failures, run.refusals)
         return self._rules.backoff.gap_seconds(
             max(times, 1), failure.retry_after_seconds, self._chance()
         )

@@ -22,6 +22,8 @@ class State(StrEnum):
     TOOLS = "tools"  # tool handlers are at work
     ANSWERED = "answered"  # all tool outputs are there, to be submitted
     SUBMITTING = "submitting"
+    FINISHED = "finished"  # at an end on the server; its result is to be fetched
+    FETCHING = "fetching"
     STOPPING = "stopping"  # to be cancelled on the server
     CANCELLING = "cancelling"
     ENDED = "ended"
@@ -40,12 +42,26 @@ class Change(StrEnum):
     TOOLS_FINISHED = "tools finished"
     OUTPUTS_SENT = "outputs sent"
     OUTPUTS_FAILED = "outputs failed"
+    OUTPUTS_REFUSED = "outputs refused"
+    TOOLS_TOO_LATE = "tools too late"
+    SEEN_FINISHED = "seen finished"
+    FETCH_SENT = "fetch sent"
+    FETCH_FAILED = "fetch failed"
+    MORE_TO_FETCH = "more to fetch"
     STOP_WANTED = "stop wanted"
     CANCEL_SENT = "cancel sent"
     CANCEL_FAILED = "cancel failed"
     CANCEL_REFUSED = "cancel refused"
     ENDED = "ended"
 
+
+# A call for the run is out; its answer decides what comes next.
+CALL_OUT = frozenset(
+    {State.CREATING, State.CHECKING, State.SUBMITTING, State.CANCELLING, State.FETCHING}
+)
+
+# The work is done and paid for; nothing but its result is missing. No deadline holds here.
+DONE = frozenset({State.FINISHED, State.FETCHING})
 
 _S, _C = State, Change
 
@@ -89,8 +105,33 @@ _POLLED: dict[tuple[State, Change], State] = _AT_ONCE | {
     (_S.CANCELLING, _C.ENDED): _S.ENDED,
 }
 
+# Runs that stay on the server while their tools are at work: they can be cancelled meanwhile, they
+# may expire, and after a refused submission a look tells how things stand. The result takes a call.
+_HELD: dict[tuple[State, Change], State] = _POLLED | {
+    (_S.TOOLS, _C.STOP_WANTED): _S.STOPPING,
+    (_S.ANSWERED, _C.STOP_WANTED): _S.STOPPING,
+    (_S.TOOLS, _C.TOOLS_TOO_LATE): _S.RUNNING,
+    (_S.SUBMITTING, _C.OUTPUTS_REFUSED): _S.RUNNING,
+    (_S.CREATING, _C.SEEN_FINISHED): _S.FINISHED,
+    (_S.CHECKING, _C.SEEN_FINISHED): _S.FINISHED,
+    (_S.SUBMITTING, _C.SEEN_FINISHED): _S.FINISHED,
+    (_S.CANCELLING, _C.SEEN_FINISHED): _S.FINISHED,
+    (_S.FINISHED, _C.FETCH_SENT): _S.FETCHING,
+    (_S.FETCHING, _C.FETCH_FAILED): _S.FINISHED,
+    (_S.FETCHING, _C.MORE_TO_FETCH): _S.FINISHED,
+    (_S.FETCHING, _C.SEEN_PENDING): _S.RUNNING,
+    (_S.FETCHING, _C.RUN_AGAIN): _S.WAITING,
+    (_S.FINISHED, _C.ENDED): _S.ENDED,
+    (_S.FETCHING, _C.ENDED): _S.ENDED,
+}
+
 TABLE: Mapping[Family, Mapping[tuple[State, Change], State]] = MappingProxyType(
-    {Family.DIRECT: MappingProxyType(_AT_ONCE), Family.RESPONSES: MappingProxyType(_POLLED)}
+    {
+        Family.DIRECT: MappingProxyType(_AT_ONCE),
+        Family.RESPONSES: MappingProxyType(_POLLED),
+        Family.ASSISTANTS: MappingProxyType(_HELD),
+        Family.AGENT_SESSIONS: MappingProxyType(_HELD),
+    }
 )
 
 

@@ -8,16 +8,20 @@ from orchestrator.core.actions import (
     CheckRuns,
     CreateRun,
     Deed,
+    FetchResult,
     RecordOutcome,
     SubmitToolOutputs,
 )
 from orchestrator.core.events import (
     CheckFailed,
     CreateFailed,
+    FetchFailed,
     OutputsAccepted,
     OutputsFailed,
     RequestAdmitted,
+    ResultFetched,
     RunCreated,
+    RunMissing,
     RunSeen,
     StopRequested,
     TimePassed,
@@ -48,18 +52,19 @@ class NoBody:
         return b"{}"
 
 
-def request(custom_id="r1", family=Family.RESPONSES, model=MODEL, tokens=10):
-    return Request(custom_id, "/v1/responses", family, model, tokens, NoBody())
+def request(custom_id="r1", family=Family.RESPONSES, model=MODEL, tokens=10, thread=""):
+    return Request(custom_id, "/v1/x", family, model, tokens, NoBody(), thread=thread)
 
 
 def pending(run_id="run_1", hint=None):
     return Seen(run_id, Status.PENDING, "in_progress", look_again_seconds=hint)
 
 
-def asks(*call_ids, run_id="run_1"):
+def asks(*call_ids, run_id="run_1", **more):
     """The model asks for these tool calls."""
     calls = tuple(ToolCall(call_id, "look_up", "{}") for call_id in call_ids)
-    return Seen(run_id, Status.REQUIRES_ACTION, "requires_action", calls, continuation=b"[]")
+    said = "requires_action"
+    return Seen(run_id, Status.REQUIRES_ACTION, said, calls, continuation=b"[]", **more)
 
 
 def ended(status=Status.COMPLETED, code=None, run_id="run_1", said=None):
@@ -91,9 +96,13 @@ def kinds(calls) -> list[type]:
 
 
 class Play:
-    """A scheduler on stage; its invariants are checked after everything that happens."""
+    """A scheduler on stage; its invariants are checked after everything that happens.
 
-    def __init__(self, **rules):
+    Requests are of `family` unless a test says otherwise.
+    """
+
+    def __init__(self, *, family=Family.RESPONSES, **rules):
+        self.family = family
         # Chance in the middle: gaps between checks are the planned ones, backoffs 3/4 of theirs.
         self.scheduler = Scheduler(Rules(**rules), chance=lambda: 0.5)
         self.now = 0.0
@@ -106,6 +115,7 @@ class Play:
     def admit(self, *numbers, **of) -> list[Deed]:
         deeds = []
         for number in numbers:
+            of.setdefault("family", self.family)
             deeds += self.tell(RequestAdmitted(number, request(f"r{number}", **of)))
         return deeds
 
@@ -175,6 +185,16 @@ class Play:
         assert isinstance(self.call(), SubmitToolOutputs)
         return self
 
+    def finished(self, number=1):
+        self.checking(number)
+        self.tell(RunSeen(number, ended(run_id=f"run_{number}")))
+        return self
+
+    def fetching(self, number=1):
+        self.finished(number)
+        assert isinstance(self.call(), FetchResult)
+        return self
+
     def stopping(self, number=1):
         self.running(number)
         self.stop(number)
@@ -204,6 +224,15 @@ class Play:
 
     def outputs_fail(self, cause, number=1, **facts):
         return self.tell(OutputsFailed(number, failed(cause, **facts)))
+
+    def missing(self, number=1):
+        return self.tell(RunMissing(number))
+
+    def fetched(self, seen, number=1):
+        return self.tell(ResultFetched(number, seen))
+
+    def fetch_fails(self, cause, number=1, **facts):
+        return self.tell(FetchFailed(number, failed(cause, **facts)))
 
     def outputs_accepted(self, seen, number=1):
         return self.tell(OutputsAccepted(number, seen))

@@ -1,10 +1,21 @@
 """A server for the simulation: it holds runs whose fate is decided beforehand."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
 
 from orchestrator.core.failures import Cause, Failure
-from orchestrator.core.model import Family, Outcome, RunError, Seen, Status, ToolCall, Usage
+from orchestrator.core.model import (
+    NO_USAGE,
+    Family,
+    Outcome,
+    RunError,
+    Seen,
+    Status,
+    ToolCall,
+    Usage,
+)
+
+WAIT_FOR_OUTPUTS = {Family.ASSISTANTS, Family.AGENT_SESSIONS}
 
 
 class End(StrEnum):
@@ -70,6 +81,8 @@ class Fate:
     troubles: tuple[Trouble, ...] = ()  # of its calls, in order; the rest go well
     stale_looks: int = 0  # times it goes on asking for outputs that it has accepted
     cancelling: Cancelling = Cancelling.AT_ONCE
+    lag_seconds: float = 0.0  # lists don't show it for so long
+    thread: str = ""
     stops: tuple[tuple[float, bool], ...] = ()  # when it is not wanted any more, cancel or not
 
     @property
@@ -84,6 +97,7 @@ class Remote:
 
     run_id: str
     fate: Fate
+    created_at: float
     ready_at: float
     fails: bool
     turn: int = 0
@@ -103,7 +117,7 @@ class Server:
     def create(self, custom_id: str, fate: Fate, now: float) -> Seen:
         times = self.created[custom_id] = self.created.get(custom_id, 0) + 1
         run_id = f"{custom_id}/{times}"
-        run = Remote(run_id, fate, now + fate.work_seconds, fails=times <= fate.fails)
+        run = Remote(run_id, fate, now, now + fate.work_seconds, fails=times <= fate.fails)
         self.runs[run_id] = run
         if fate.family is Family.DIRECT:
             run.ready_at = now
@@ -114,6 +128,21 @@ class Server:
         if run.fate.end is End.VANISHES and now >= run.ready_at and not run.cancelled:
             return FAILURES[Trouble.MISSING]
         return self._look(run, now)
+
+    def is_listed(self, run_id: str, now: float) -> bool:
+        run = self.runs[run_id]
+        found = isinstance(self.check(run_id, now), Seen)
+        return found and now >= run.created_at + run.fate.lag_seconds
+
+    def fetch(self, run_id: str, finished: Seen, now: float) -> Seen:
+        """The result; of a session first the turn, which tells whether it failed."""
+        run = self.runs[run_id]
+        if run.fate.family is not Family.AGENT_SESSIONS:
+            return replace(finished, usage=NO_USAGE)
+        if finished.continuation is not None:
+            return replace(finished, usage=NO_USAGE, continuation=None)
+        turn = _failed(run, "server_error") if run.fails else _end_of(run)
+        return replace(turn, continuation=b"turn")
 
     def submit(self, run_id: str, call_ids: list[str], now: float) -> Seen:
         run = self.runs[run_id]
@@ -126,7 +155,8 @@ class Server:
     def cancel(self, run_id: str, now: float) -> Seen | Failure:
         run = self.runs[run_id]
         self.cancels_asked.add(run_id)
-        if now >= run.ready_at and run.fate.end is not End.HANGS:
+        waits = run.fate.family in WAIT_FOR_OUTPUTS and run.turn < len(run.fate.turns)
+        if now >= run.ready_at and run.fate.end is not End.HANGS and not waits:
             return FAILURES[Trouble.BUSY]  # it has ended already
         match run.fate.cancelling:
             case Cancelling.REFUSED:
@@ -141,16 +171,17 @@ class Server:
         fate = run.fate
         if run.cancelled:
             return Seen(run.run_id, Status.CANCELLED, "cancelled")
-        if run.stale > 0 and fate.family is Family.RESPONSES:
+        if run.stale > 0 and fate.family is not Family.DIRECT:
             run.stale -= 1
             return _requires_action(run, run.turn - 1)
         if now < run.ready_at or run.hangs:
             return Seen(run.run_id, Status.PENDING, "in_progress", look_again_seconds=1.5)
         if run.turn < len(fate.turns):
             return _requires_action(run, run.turn)
-        if run.fails:
-            return _failed(run, "server_error")
-        return _end_of(run)
+        end = _failed(run, "server_error") if run.fails else _end_of(run)
+        if fate.family is Family.AGENT_SESSIONS and end.status is not Status.PENDING:
+            return Seen(run.run_id, Status.COMPLETED, "idle")  # the turn says how it ended
+        return end
 
 
 def _requires_action(run: Remote, turn: int) -> Seen:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.core.actions import RecordOutcome
 from orchestrator.core.model import Family, Outcome
 from orchestrator.core.polling import Polling
+from orchestrator.core.roster import Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run
 from orchestrator.core.schedule import Schedule
@@ -35,7 +36,7 @@ def fates(stops):
     """Any fate; `stops` says when its request may be stopped."""
     polled = st.builds(
         Fate,
-        family=st.just(Family.RESPONSES),
+        family=st.sampled_from(sorted(set(Family) - {Family.DIRECT})),
         admitted_at=SECONDS,
         work_seconds=SECONDS,
         turns=st.lists(st.integers(1, 3), max_size=3).map(tuple),
@@ -44,6 +45,8 @@ def fates(stops):
         troubles=TROUBLES,
         stale_looks=st.integers(0, 3),
         cancelling=st.sampled_from(Cancelling),
+        lag_seconds=st.just(0.0) | st.floats(0, 5),
+        thread=st.sampled_from(["", "", "t1", "t2"]),
         stops=stops,
     )
     direct = st.builds(
@@ -89,6 +92,8 @@ def test_whatever_is_stopped_ends_once(fates, seed, creates_stop_at):
 
 HUNG = st.builds(
     Fate,
+    family=st.sampled_from(sorted(set(Family) - {Family.DIRECT})),
+    lag_seconds=st.just(0.0) | st.floats(0, 5),
     work_seconds=SECONDS,
     end=st.just(End.HANGS),
     troubles=TROUBLES,
@@ -162,6 +167,20 @@ class ForgetsIds(Scheduler):
         self.roster.line_up(run, now)
 
 
+class Barges(Roster):
+    """Lets nobody wait for a turn on a thread."""
+
+    def may_start(self, run):
+        super().may_start(run)
+        return True
+
+
+class IgnoresThreads(Scheduler):
+    def __init__(self, rules, chance):
+        super().__init__(rules, chance)
+        self.roster.__class__ = Barges
+
+
 class LosesOutcomes(Scheduler):
     """Ends every request, and does not always say so."""
 
@@ -172,7 +191,16 @@ class LosesOutcomes(Scheduler):
         ]
 
 
-CROWD = [Fate(turns=(2,) * (n % 3), work_seconds=n % 9, stale_looks=2) for n in range(20)]
+CROWD = [
+    Fate(
+        family=[Family.RESPONSES, Family.ASSISTANTS, Family.AGENT_SESSIONS][n // 3 % 3],
+        turns=(2,) * (n % 3),
+        work_seconds=n % 9,
+        stale_looks=2,
+        thread="t" if n in {3, 12} else "",
+    )
+    for n in range(20)
+]
 IMPATIENT = Rules(polling=Polling(first_seconds=0.1, gap_seconds_max=0.2))
 
 
@@ -182,10 +210,18 @@ IMPATIENT = Rules(polling=Polling(first_seconds=0.1, gap_seconds_max=0.2))
         (DropsWakes, RULES, "watched by nobody|without a deadline"),
         (AnswersTwice, RULES, "answered twice"),
         (ForgetsIds, RULES, "created twice"),
+        (IgnoresThreads, RULES, "has its thread"),
         (LosesOutcomes, RULES, "no outcome was recorded for .5"),
         (Scheduler, IMPATIENT, "before it was due"),
     ],
-    ids=["drops wakes", "answers twice", "forgets ids", "loses outcomes", "is impatient"],
+    ids=[
+        "drops wakes",
+        "answers twice",
+        "forgets ids",
+        "ignores threads",
+        "loses outcomes",
+        "is impatient",
+    ],
 )
 def test_a_broken_scheduler_is_noticed(broken, rules, cry):
     """The property fails for each of these; if it did not, it would prove nothing."""

@@ -2,11 +2,10 @@
 
 import pytest
 
-from orchestrator.core.endings import CALL_OUT
 from orchestrator.core.events import RunSeen
 from orchestrator.core.model import Family
 from orchestrator.core.roster import WANTED_IN
-from orchestrator.core.states import TABLE, Change, State, diagram, next_state
+from orchestrator.core.states import CALL_OUT, DONE, TABLE, Change, State, diagram, next_state
 from orchestrator.errors import TransitionImpossible
 
 from .play import Play, pending
@@ -21,21 +20,35 @@ BY_AN_ANSWER = {
     Change.RUN_AGAIN,
     Change.CHECK_FAILED,
     Change.OUTPUTS_FAILED,
+    Change.OUTPUTS_REFUSED,
+    Change.SEEN_FINISHED,
+    Change.FETCH_FAILED,
+    Change.MORE_TO_FETCH,
     Change.CANCEL_FAILED,
     Change.CANCEL_REFUSED,
     Change.ENDED,
 }
-SENT = {Change.CREATE_SENT, Change.CHECK_SENT, Change.OUTPUTS_SENT, Change.CANCEL_SENT}
+SENT = {
+    Change.CREATE_SENT,
+    Change.CHECK_SENT,
+    Change.OUTPUTS_SENT,
+    Change.FETCH_SENT,
+    Change.CANCEL_SENT,
+}
 
-# A direct endpoint leaves no run behind: nothing to check, nothing to cancel.
+# A direct endpoint leaves no run behind: nothing to check, nothing to cancel. A response is its
+# own result: nothing to fetch.
 NEVER_IN = {
     Family.DIRECT: {
         State.RUNNING,
         State.CHECKING,
         State.STOPPING,
         State.CANCELLING,
+        *DONE,
     },
-    Family.RESPONSES: set(),
+    Family.RESPONSES: set(DONE),
+    Family.ASSISTANTS: set(),
+    Family.AGENT_SESSIONS: set(),
 }
 
 

@@ -35,6 +35,7 @@ class Referee:
         self.accepted = set()  # tool calls whose outputs were accepted, by run number
         self.asked = {}  # ids of the tool calls of the turn, in order
         self.results = {}
+        self.on_thread = {}  # the run that has it
 
     def call(self, call, now):
         numbers = (
@@ -47,12 +48,15 @@ class Referee:
             assert number not in self.results, f"run {number} has ended"
             self.out.add(number)
         match call:
-            case actions.CreateRun(number=number):
+            case actions.CreateRun(number=number, request=request):
                 assert number not in self.run_ids, f"run {number} was created twice"
+                first = self.on_thread.setdefault(request.thread or number, number)
+                assert first == number, f"run {number} was created while {first} has its thread"
             case actions.CheckRuns(runs=runs):
                 for run in runs:
                     assert run.run_id == self.run_ids[run.number]
-                    assert now >= self.not_before[run.number] - 1e-9, "checked before it was due"
+                dues = [self.not_before[run.number] for run in runs]
+                assert now >= min(dues) - 1e-9, "checked before it was due"
             case actions.SubmitToolOutputs(number=number, outputs=outputs):
                 call_ids = [output.call_id for output in outputs]
                 assert call_ids == self.asked[number], "outputs are missing or in disorder"
@@ -70,6 +74,10 @@ class Referee:
                 self._saw(number, seen, now)
             case events.RunSeen(seen=seen) | events.CancelAccepted(seen=seen):
                 self._saw(number, seen, now)
+            case events.ResultFetched(seen=seen):
+                self._saw(number, seen, now)
+            case events.RunMissing() | events.OutputsFailed():
+                self.not_before[number] = now
             case events.CheckFailed(failure=failure):
                 self.not_before[number] = now + (failure.retry_after_seconds or 0.0) + 0.25
             case events.CancelFailed():
@@ -99,6 +107,7 @@ class Referee:
             case actions.RecordOutcome(number=number, result=result):
                 assert number not in self.results, f"run {number} ended twice"
                 self.results[number] = result
+                self.on_thread.pop(result.request.thread or number, None)
 
 
 class World:
@@ -114,7 +123,7 @@ class World:
         self._tickets = count()
         self._to_come = []
         for number, fate in enumerate(fates):
-            request = Request(f"r{number}", "/v1/x", fate.family, "m", 10, BODY)
+            request = Request(f"r{number}", "/v1/x", fate.family, "m", 10, BODY, thread=fate.thread)
             self._later(fate.admitted_at, events.RequestAdmitted(number, request))
             for at, cancel in fate.stops:
                 stop = events.StopRequested(number, Outcome.CANCELLED, "not wanted", cancel)
@@ -177,6 +186,9 @@ class World:
         return permits == 0 and bool(self.scheduler.busy_lanes())
 
     def _send(self, call):
+        if isinstance(call, actions.CheckRuns) and call.group:
+            self._send_list(call)
+            return
         number = call.runs[0].number if isinstance(call, actions.CheckRuns) else call.number
         trouble = self._trouble_of(number, call)
         answer = None
@@ -184,8 +196,23 @@ class World:
             answer = self._answer_to(number, call)
         if trouble is not Trouble.NONE:
             answer = FAILURES[trouble]
-        takes_seconds = self.chance.uniform(0.01, 4.0 if self.chance.random() < 0.1 else 0.3)
-        self._later(self.now + takes_seconds, _event_of(number, call, answer), number)
+        self._later(self.now + self._call_seconds(), _event_of(number, call, answer), number)
+
+    def _send_list(self, call):
+        """One answer for all; what befalls the call befalls them all."""
+        trouble = self._trouble_of(call.runs[0].number, call)
+        at = self.now + self._call_seconds()
+        for run in call.runs:
+            if trouble not in {Trouble.NONE, Trouble.MISSING}:
+                event = events.CheckFailed(run.number, FAILURES[trouble])
+            elif trouble is Trouble.MISSING or not self.server.is_listed(run.run_id, self.now):
+                event = events.RunMissing(run.number)
+            else:
+                event = events.RunSeen(run.number, self.server.check(run.run_id, self.now))
+            self._later(at, event, run.number)
+
+    def _call_seconds(self):
+        return self.chance.uniform(0.01, 4.0 if self.chance.random() < 0.1 else 0.3)
 
     def _trouble_of(self, number, call):
         troubles = self.troubles[number]
@@ -208,6 +235,8 @@ class World:
             case actions.SubmitToolOutputs(run_id=run_id, outputs=outputs):
                 call_ids = [output.call_id for output in outputs]
                 return self.server.submit(run_id, call_ids, self.now)
+            case actions.FetchResult(run_id=run_id, finished=finished):
+                return self.server.fetch(run_id, finished, self.now)
             case actions.CancelRun(run_id=run_id):
                 return self.server.cancel(run_id, self.now)
 
@@ -219,6 +248,7 @@ GOOD_AND_BAD = {
     actions.CreateRun: (events.RunCreated, events.CreateFailed),
     actions.CheckRuns: (events.RunSeen, events.CheckFailed),
     actions.SubmitToolOutputs: (events.OutputsAccepted, events.OutputsFailed),
+    actions.FetchResult: (events.ResultFetched, events.FetchFailed),
     actions.CancelRun: (events.CancelAccepted, events.CancelFailed),
 }
 

@@ -24,6 +24,15 @@ SENT = {
     "POST /v1/chat/completions": (CallKind.CREATE, CallKind.SUBMIT),
     "GET /v1/responses/{id}": (CallKind.CHECK,),
     "POST /v1/responses/{id}/cancel": (CallKind.CANCEL,),
+    "GET /v1/threads/{thread_id}/runs/{run_id}": (CallKind.CHECK,),
+    "POST /v1/threads/{thread_id}/runs/{run_id}/submit_tool_outputs": (CallKind.SUBMIT,),
+    "POST /v1/threads/{thread_id}/runs/{run_id}/cancel": (CallKind.CANCEL,),
+    "GET /v1/threads/{thread_id}/messages": (CallKind.FETCH,),
+    "GET /v1/agents/sessions": (CallKind.CHECK,),
+    "GET /v1/agents/sessions/{session_id}": (CallKind.CHECK,),
+    "POST /v1/agents/sessions/{session_id}/events": (CallKind.SUBMIT, CallKind.CANCEL),
+    "GET /v1/agents/sessions/{session_id}/turns": (CallKind.FETCH,),
+    "GET /v1/agents/sessions/{session_id}/items": (CallKind.FETCH,),
 }
 
 

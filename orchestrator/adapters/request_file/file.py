@@ -244,6 +244,7 @@ class RequestFile:
                 tokens=found.tokens,
                 body=_BodyInFile(self, line),
                 line=line.number,
+                thread=found.thread,
             )
 
     def sendable(self, line: _Line) -> Sendable:

@@ -53,4 +53,5 @@ def request_from(
         model=found.model,
         tokens=found.tokens,
         body=BodyInMemory(found.content),
+        thread=found.thread,
     )

@@ -27,8 +27,11 @@ from orchestrator.core.families import (
     EMBEDDINGS_URL,
     MODERATIONS_URL,
     RESPONSES_URL,
+    SESSIONS_URL,
+    THREADS_RUNS_URL,
     URLS,
     family_for,
+    thread_of,
 )
 from orchestrator.core.model import Family
 from orchestrator.errors import SettingUnusable
@@ -48,6 +51,8 @@ WORK: Mapping[str, tuple[str, ...]] = MappingProxyType(
         EMBEDDINGS_URL: ("input",),
         COMPLETIONS_URL: ("prompt",),
         MODERATIONS_URL: ("input",),
+        THREADS_RUNS_URL: ("assistant_id",),
+        SESSIONS_URL: ("input",),
     }
 )
 
@@ -63,6 +68,15 @@ CHARACTERS_PER_TOKEN = 4  # the vendor's rule of thumb for English text
 
 # Every way to write a url, slashes at the ends left out.
 _KNOWN = {way.strip("/"): url for url in URLS for way in (url, url.removeprefix("/v1"))}
+
+# Where a model is not the line's own affair but the assistant's or the agent's: the limits then
+# hold for that one.
+MODEL_ELSEWHERE: Mapping[Family, tuple[str, ...]] = MappingProxyType(
+    {
+        Family.ASSISTANTS: ("model", "assistant_id"),
+        Family.AGENT_SESSIONS: ("model", "agent_id"),
+    }
+)
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -112,6 +126,7 @@ class Sendable:
     model: str
     tokens: int
     content: bytes = field(repr=False)
+    thread: str = ""
 
 
 def sendable(text: bytes, defaults: RequestDefaults, number: int) -> Sendable:
@@ -144,15 +159,16 @@ def _sendable(
     url = _url(_string(line, "url"), fields, defaults, bare=bare)
     if bare:
         changed = _make_bare_body_fit(fields, url) or changed
-    changed = _complete(fields, defaults) or changed
-
-    model = _model(fields)
-    _check_work(fields, url)
     family = family_for(url, background=_is_background(fields))
+    changed = _complete(fields, defaults, family) or changed
+
+    model = _model(fields, family)
+    _check_work(fields, url)
     _check_flags(fields, family)
     content = msgspec.json.encode(fields) if changed else given.strip()
     tokens = _tokens(fields, content, url)
-    return Sendable(custom_id, url, family, sys.intern(model), tokens, content)
+    model = sys.intern(model)
+    return Sendable(custom_id, url, family, model, tokens, content, thread_of(url))
 
 
 def known_url(said: str) -> str:
@@ -166,7 +182,10 @@ def known_url(said: str) -> str:
             problem=f"the url {jsontext.shown(said)} is a full address",
             cure='Write only its path, for example "/v1/responses"; --base-url names the server.',
         )
-    if (url := _KNOWN.get(said.strip().strip("/"))) is None:
+    plain = said.strip().strip("/")
+    if thread_of(on_thread := f"/v1/{plain.removeprefix('v1/')}"):
+        return on_thread
+    if (url := _KNOWN.get(plain)) is None:
         problem = f"the url {jsontext.shown(said)} is unknown"
         raise LineError(problem=problem, cure=f"Known are {', '.join(URLS)}.")
     return url
@@ -260,19 +279,26 @@ def _make_bare_body_fit(fields: dict[str, Raw], url: str) -> bool:
     prompt = bytes(fields.get("prompt", b""))
     if url == COMPLETIONS_URL or not prompt.startswith(b'"'):
         return changed
-    work = "messages" if url == CHAT_URL else "input"
+    on_thread = bool(thread_of(url))
+    work = {CHAT_URL: "messages", THREADS_RUNS_URL: "thread"}.get(url, "input")
+    work = "additional_messages" if on_thread else work
     if jsontext.says(fields, work):
         raise LineError(problem=f'there are both "prompt" and "{work}"', cure="Keep one of them.")
     del fields["prompt"]
     as_messages = b'[{"role":"user","content":%b}]' % prompt
-    fields[work] = Raw(as_messages if url == CHAT_URL else prompt)
+    if url == THREADS_RUNS_URL:
+        fields[work] = Raw(b'{"messages":%b}' % as_messages)
+    else:
+        fields[work] = Raw(as_messages if url == CHAT_URL or on_thread else prompt)
     return True
 
 
-def _complete(fields: dict[str, Raw], defaults: RequestDefaults) -> bool:
+def _complete(fields: dict[str, Raw], defaults: RequestDefaults, family: Family) -> bool:
     """Add what the body lacks; whether it lacked anything."""
     changed = False
     for name, value in defaults.members.items():
+        if name == "model" and family in MODEL_ELSEWHERE:
+            continue
         # A model of null is no model; any other null may be meant.
         if name not in fields or (name == "model" and not jsontext.says(fields, "model")):
             fields[name] = value
@@ -280,7 +306,12 @@ def _complete(fields: dict[str, Raw], defaults: RequestDefaults) -> bool:
     return changed
 
 
-def _model(fields: dict[str, Raw]) -> str:
+def _model(fields: dict[str, Raw], family: Family) -> str:
+    if family in MODEL_ELSEWHERE:
+        agent = bytes(fields.get("agent", b""))
+        places = [jsontext.members(agent) if agent.startswith(b"{") else {}, fields]
+        said = (_string(place, name) for place in places for name in MODEL_ELSEWHERE[family])
+        return next(filter(None, said), family.value)
     model = _string(fields, "model")
     if not model:
         raise LineError(
@@ -292,14 +323,15 @@ def _model(fields: dict[str, Raw]) -> str:
 
 def _check_work(fields: dict[str, Raw], url: str) -> None:
     """There must be something to work on."""
-    for name in WORK[url]:
+    work = WORK[THREADS_RUNS_URL if thread_of(url) else url]
+    for name in work:
         if jsontext.says(fields, name):
             # A stored prompt is an object; a text there is an `input` under the wrong name.
             if (url, name) == (RESPONSES_URL, "prompt") and bytes(fields[name])[:1] != b"{":
                 continue
             return
     raise LineError(
-        problem=f'"{WORK[url][0]}" is missing, which {url} needs', cure="Add it to the body."
+        problem=f'"{work[0]}" is missing, which {url} needs', cure="Add it to the body."
     )
 
 

@@ -1,0 +1,138 @@
+"""Has a call sent by its family's api, and tells the core what came of it.
+
+Rules: whatever comes of a call, good or bad, is one event for each of its runs. Foreign errors do
+not get out of here; our own about the input or the output do.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from structlog.typing import FilteringBoundLogger
+
+from orchestrator.core import events
+from orchestrator.core.actions import (
+    Call,
+    CancelRun,
+    CheckRuns,
+    CreateRun,
+    FetchResult,
+    SubmitToolOutputs,
+)
+from orchestrator.core.failures import Cause, Failure
+from orchestrator.core.model import Family, Seen
+from orchestrator.errors import OrchestratorError
+from orchestrator.ports import Api, CallFailed, Limiter
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A call on its way through a connection, with what it took from the limiter."""
+
+    call: Call
+    lane: str
+    tokens: int
+    at: float
+
+
+# What a failed call is to each of its runs.
+FAILED: Mapping[type[Call], Callable[[int, Failure], events.RunEvent]] = {
+    CreateRun: events.CreateFailed,
+    CheckRuns: events.CheckFailed,
+    SubmitToolOutputs: events.OutputsFailed,
+    CancelRun: events.CancelFailed,
+    FetchResult: events.FetchFailed,
+}
+
+
+class Caller:
+    """Performs calls.
+
+    Args:
+        apis: One for each family.
+        limiter: Told of refusals and of the tokens that were really used.
+        log: Gets `call.failed` and `call.broken`; never a prompt or a key.
+    """
+
+    def __init__(
+        self, apis: Mapping[Family, Api], limiter: Limiter, log: FilteringBoundLogger
+    ) -> None:
+        self._apis = apis
+        self._limiter = limiter
+        self._log = log
+
+    async def perform(self, sent: Sent) -> list[events.RunEvent]:
+        """Send one call."""
+        try:
+            return await self._answered(sent)
+        except CallFailed as failed:
+            failure = failed.failure
+        except OrchestratorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug with one answer must not end the night
+            self._log.exception("call.broken", kind=type(sent.call).__name__)
+            failure = Failure(Cause.INTERNAL, f"{type(error).__name__}: {error}")
+        self._note_failure(sent, failure)
+        return [FAILED[type(sent.call)](number, failure) for number in numbers_of(sent.call)]
+
+    async def _answered(self, sent: Sent) -> list[events.RunEvent]:
+        call = sent.call
+        match call:
+            case CreateRun():
+                seen = await self._apis[call.request.family].create(call)
+                self._correct(sent, seen)
+                return [events.RunCreated(call.number, seen)]
+            case SubmitToolOutputs():
+                seen = await self._apis[call.request.family].submit(call)
+                self._correct(sent, seen)
+                return [events.OutputsAccepted(call.number, seen)]
+            case CancelRun():
+                seen = await self._apis[call.request.family].cancel(call)
+                return [events.CancelAccepted(call.number, seen)]
+            case FetchResult():
+                seen = await self._apis[call.request.family].fetch(call)
+                return [events.ResultFetched(call.number, seen)]
+            case CheckRuns():
+                answers = await self._apis[call.runs[0].request.family].check(call)
+                return [self._checked(sent, run.number, answers) for run in call.runs]
+            case _:
+                assert_never(call)
+
+    def _checked(
+        self, sent: Sent, number: int, answers: Mapping[int, Seen | Failure]
+    ) -> events.RunEvent:
+        answer = answers.get(number)
+        if answer is None:
+            return events.RunMissing(number)
+        if isinstance(answer, Failure):
+            self._note_failure(sent, answer)
+            return events.CheckFailed(number, answer)
+        return events.RunSeen(number, answer)
+
+    def _correct(self, sent: Sent, seen: Seen) -> None:
+        if seen.usage.total_tokens:
+            self._limiter.spent(sent.lane, sent.tokens, seen.usage.total_tokens, sent.at)
+
+    def _note_failure(self, sent: Sent, failure: Failure) -> None:
+        if failure.cause is Cause.RATE_LIMITED:
+            self._limiter.refused(sent.lane, failure.retry_after_seconds)
+        self._log.info(
+            "call.failed",
+            kind=type(sent.call).__name__,
+            custom_id=_custom_ids(sent.call),
+            cause=failure.cause.value,
+            status_code=failure.status_code,
+            code=failure.code,
+            request_id=failure.request_id,
+        )
+
+
+def numbers_of(call: Call) -> Sequence[int]:
+    """The runs that a call is about."""
+    return [run.number for run in call.runs] if isinstance(call, CheckRuns) else [call.number]
+
+
+def _custom_ids(call: Call) -> str:
+    if isinstance(call, CheckRuns):
+        return ", ".join(run.request.custom_id for run in call.runs)
+    return call.request.custom_id

@@ -1,0 +1,47 @@
+"""The table of families for the README, made from the facts and the states."""
+
+from collections.abc import Iterator
+
+from orchestrator.core.families import FACTS
+from orchestrator.core.model import Family
+from orchestrator.core.states import TABLE, Change, State
+
+URLS_OF = {
+    Family.RESPONSES: "`/v1/responses`",
+    Family.ASSISTANTS: "`/v1/threads/runs`, `/v1/threads/{id}/runs`",
+    Family.AGENT_SESSIONS: "`/v1/agents/sessions`",
+    Family.DIRECT: "`/v1/chat/completions`, `/v1/embeddings`, `/v1/completions`, "
+    "`/v1/moderations`, `/v1/responses` with `background: false`",
+}
+
+HEAD = ("family", "urls", "status checks", "tools", "cancelled at the deadline", "result")
+
+
+def families_table() -> str:
+    """What each family supports, as a Markdown table."""
+    rows = [HEAD, ("---",) * len(HEAD), *map(_row, URLS_OF)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _row(family: Family) -> tuple[str, ...]:
+    return (family.value.replace("_", " "), URLS_OF[family], *_supports(family))
+
+
+def _supports(family: Family) -> Iterator[str]:
+    facts, table = FACTS[family], TABLE[family]
+    if (State.RUNNING, Change.CHECK_SENT) not in table:
+        yield "none: the answer is the result"
+    elif facts.runs_per_check > 1:
+        yield f"one call for up to {facts.runs_per_check} runs"
+    else:
+        yield "one call a run"
+    yield "the run waits on the server" if facts.waits_for_outputs else "go on in a new call"
+    cancels = (State.RUNNING, Change.STOP_WANTED) in table
+    while_tools = (State.TOOLS, Change.STOP_WANTED) in table
+    yield (
+        ("yes, tools or not" if while_tools else "yes") if cancels else "nothing is left to cancel"
+    )
+    again = "; an expired run is started again" if facts.runs_again_when_expired else ""
+    yield (
+        "fetched by a call of its own" if facts.fetches_result else "comes with the answer"
+    ) + again
