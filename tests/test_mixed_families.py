@@ -114,6 +114,7 @@ async def test_all_families_share_one_limit():
     assert not [record for record in played.calls if record.status == "429"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [HELD, EVERY], ids=["runs that wait", "all families"])
 async def test_all_faults_at_once(kinds):
     """Seven faults at 10 % each, 300 requests with tools: one right outcome for every request."""
