@@ -9,6 +9,7 @@ import msgspec
 from orchestrator.emulator.state import State
 from orchestrator.emulator.threads import AssistantRun, MessageRequest, ThreadRequest
 from orchestrator.emulator.tool_runs import OVER, PendingCall
+from orchestrator.emulator.writing import Api, Time
 
 
 class AssistantRequest(msgspec.Struct):
@@ -82,8 +83,8 @@ def shown_run(
 ) -> dict[str, Any]:
     """The run as JSON, as it looks with this status."""
 
-    def at(moment: float, *, there: bool = True) -> int | None:
-        return int(state.unix(moment)) if there and moment < inf else None
+    def at(moment: float, *, there: bool = True) -> Time | None:
+        return state.time(moment, Api.ASSISTANTS) if there and moment < inf else None
 
     answer, over = run.answer, status in OVER
     error = {

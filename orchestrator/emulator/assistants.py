@@ -24,8 +24,14 @@ from orchestrator.emulator.conversation import (
     refuse_stream,
     text_of,
 )
+from orchestrator.emulator.deviations import Deviation
 from orchestrator.emulator.pages import page_of
-from orchestrator.emulator.refusals import refuse_invalid, refuse_missing, refuse_not_found
+from orchestrator.emulator.refusals import (
+    refuse_invalid,
+    refuse_missing,
+    refuse_missing_run,
+    refuse_not_found,
+)
 from orchestrator.emulator.state import Route, State, Visit
 from orchestrator.emulator.threads import (
     BETA,
@@ -41,6 +47,7 @@ from orchestrator.emulator.threads import (
     shown_list,
 )
 from orchestrator.emulator.tool_runs import OVER, first_answer, next_question
+from orchestrator.emulator.writing import Api
 
 # What an assistant that nobody created runs on.
 MODEL_DEFAULT = "gpt-4o"
@@ -84,7 +91,7 @@ def create_assistant(state: State, visit: Visit) -> Reply:
     check_metadata(request.metadata)
     visit.metadata = request.metadata
     state.admit_control(visit)
-    assistant = Assistant(state.new_id("asst_", visit.key), visit.now, request)
+    assistant = Assistant(state.new_id("asst_", visit.key, api=Api.ASSISTANTS), visit.now, request)
     state.memory(Assistants).by_id[assistant.id] = assistant
     return json_reply(_shown_assistant(state, assistant))
 
@@ -121,7 +128,7 @@ def create_run(state: State, visit: Visit) -> Reply:
     tokens = max(request.max_completion_tokens or 0, tokens_of(*texts))
     state.admit(visit, _model(state, request), tokens)
     busy = thread.active_run(visit.now)
-    if busy is not None:
+    if busy is not None and Deviation.ASSISTANTS_BUSY_THREAD_ACCEPTED not in state.deviations:
         refuse_invalid(f"Thread {thread.id} already has an active run {busy.id}.")
     return _start(state, visit, request, thread)
 
@@ -171,7 +178,10 @@ def submit(state: State, visit: Visit) -> Reply:
     state.admit(visit, run.model, tokens)
     status = run.status(visit.now)
     if status != "requires_action":
-        refuse_invalid(f'Runs in status "{status}" do not accept tool outputs.')
+        message = f'Runs in status "{status}" do not accept tool outputs.'
+        if Deviation.ASSISTANTS_SECOND_SUBMIT_404 in state.deviations:
+            refuse_not_found(message)
+        refuse_invalid(message)
     by_id = {one.tool_call_id: one.output or "" for one in request.tool_outputs}
     expected = [call.id for call in run.calls]
     if sorted(expected) != sorted(one.tool_call_id or "" for one in request.tool_outputs):
@@ -190,12 +200,15 @@ def submit(state: State, visit: Visit) -> Reply:
 def cancel(state: State, visit: Visit) -> Reply:
     """POST .../cancel. The run is `cancelling` for a moment."""
     run = _find(state, visit)
+    if Deviation.ASSISTANTS_CANCEL_WANTS_NO_BODY in state.deviations:
+        _refuse_empty_json(visit)
     state.admit_check(visit, run.model)
     status = run.status(visit.now)
     if status in OVER:
         refuse_invalid(f"Cannot cancel run with status '{status}'.")
     if run.cancelled_at is None:
-        run.cancelled_at = visit.now + state.settings.cancelling_seconds
+        stuck = Deviation.ASSISTANTS_STUCK_CANCELLING in state.deviations
+        run.cancelled_at = visit.now + (inf if stuck else state.settings.cancelling_seconds)
     return json_reply(shown_run(state, run, "cancelling", visit.now, run.calls))
 
 
@@ -239,8 +252,14 @@ def _find(state: State, visit: Visit) -> AssistantRun:
     thread = find_thread(state, visit)
     run = state.runs.find(visit.ids[1], visit.now)
     if not isinstance(run, AssistantRun) or run.thread_id != thread.id:
-        refuse_not_found(f"No run found with id '{visit.ids[1]}'.")
+        refuse_missing_run(f"No run found with id '{visit.ids[1]}'.")
     return run
+
+
+def _refuse_empty_json(visit: Visit) -> None:
+    if "json" in visit.call.headers.get("content-type", "") and not visit.call.body:
+        message = "Body cannot be empty when content-type is set to 'application/json'."
+        refuse_invalid(message, code="empty_json_body")
 
 
 def _text(message: MessageRequest) -> str:
@@ -271,7 +290,7 @@ def _start(state: State, visit: Visit, request: RunRequest, thread: Thread) -> R
     answer = first_answer(state, visit, question)
     say(state, visit, thread, extra)
     shown = fixed_fields(request, of_assistant, offered, wanted)
-    run_id = state.new_id("run_", visit.key)
+    run_id = state.new_id("run_", visit.key, api=Api.ASSISTANTS)
     expires = inf if settings.run_expires_seconds is None else settings.run_expires_seconds
     run = AssistantRun(
         id=run_id,
@@ -303,7 +322,7 @@ def _shown_assistant(state: State, assistant: Assistant) -> dict[str, Any]:
     return {
         "id": assistant.id,
         "object": "assistant",
-        "created_at": int(state.unix(assistant.created_at)),
+        "created_at": state.time(assistant.created_at, Api.ASSISTANTS),
         "name": request.name,
         "description": request.description,
         "model": request.model or MODEL_DEFAULT,

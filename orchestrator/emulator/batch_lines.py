@@ -1,6 +1,7 @@
 """How each line of a batch is answered: by the code that answers a direct call with its body.
 
-What differs is in `LineState`: no limits, books of their own, and an answer that hangs never comes.
+What differs is in `LineState`: no limits, no deviations, books of their own, and an answer that
+hangs never comes.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,7 +53,14 @@ class LineState(State):
     """
 
     def __init__(self, state: State) -> None:
-        free = replace(state.settings, rpm=None, tpm=None, faults={}, hang_seconds=FOR_EVER_SECONDS)
+        free = replace(
+            state.settings,
+            rpm=None,
+            tpm=None,
+            faults={},
+            deviations=(),
+            hang_seconds=FOR_EVER_SECONDS,
+        )
         super().__init__(free)
         rate = state.settings.faults.get(Fault.ERROR_LINE, 0.0)
         self.faults = Faults(free.seed, {Fault.ERROR_500: rate})

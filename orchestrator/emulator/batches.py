@@ -19,7 +19,7 @@ from orchestrator.emulator.refusals import (
     Refusal,
     refuse_invalid,
     refuse_missing,
-    refuse_not_found,
+    refuse_missing_run,
 )
 from orchestrator.emulator.state import Route, State, Visit
 
@@ -126,7 +126,7 @@ ROUTES = (
 
 def _endpoint(state: State, request: BatchRequest) -> str:
     served = list(HANDLERS)
-    if Deviation.BATCH_NO_RESPONSES in state.settings.deviations:
+    if Deviation.BATCH_NO_RESPONSES in state.deviations:
         served.remove("/v1/responses")
     if request.endpoint is None:
         refuse_missing("endpoint")
@@ -182,14 +182,14 @@ def _plan(state: State, visit: Visit, batch_id: str, kept_seconds: float) -> Pla
         cancelling_seconds=state.seconds(settings.batch_cancelling_seconds, "cancel", batch_id),
         output_expires_seconds=kept_seconds,
         stuck_in=stuck_in,
-        deviations=frozenset(Deviation(name) for name in settings.deviations),
+        deviations=state.deviations,
     )
 
 
 def _find(state: State, visit: Visit) -> Batch:
     batch = state.batches.find(visit.run_id or "", visit.now)
     if batch is None:
-        refuse_not_found(f"No batch found with id '{visit.run_id}'.")
+        refuse_missing_run(f"No batch found with id '{visit.run_id}'.")
     return batch
 
 

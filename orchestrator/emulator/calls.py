@@ -45,7 +45,8 @@ class Feed(Protocol):
 class Reply:
     """What the caller gets, `delay_seconds` after the call arrived.
 
-    With `drop`, the connection is then closed without a single byte of an answer. With a `feed`,
+    With `drop`, the connection is then closed without a single byte of an answer. With `reset`,
+    the answer is whole, and the connection is reset when the next call on it begins. With a `feed`,
     its pieces follow the body.
     """
 
@@ -54,6 +55,7 @@ class Reply:
     body: bytes = b""
     delay_seconds: float = 0.0
     drop: bool = False
+    reset: bool = False
     feed: Feed | None = None
 
 

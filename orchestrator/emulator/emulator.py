@@ -23,6 +23,7 @@ from orchestrator.emulator import (
 from orchestrator.emulator.books import Books, Record
 from orchestrator.emulator.calls import Call, Reply, json_reply, plain_path
 from orchestrator.emulator.chance import digest
+from orchestrator.emulator.deviant_replies import deviant_refusal, deviant_reply, lacking_routes
 from orchestrator.emulator.faults import Fault
 from orchestrator.emulator.refusals import Refusal, refuse_invalid, refuse_not_found
 from orchestrator.emulator.settings import Settings
@@ -54,11 +55,14 @@ class Emulator:
         self._sequence = 0
         self._places: dict[tuple[str, ...], dict[str, Route]] = {}
         self._patterns: dict[tuple[str, int], list[tuple[str, ...]]] = {}
+        lacking = lacking_routes(self._state.deviations)
         for route in chain.from_iterable(family.ROUTES for family in FAMILIES):
             place = tuple(route.path.strip("/").split("/"))
             if place not in self._places and any(_is_id(segment) for segment in place):
                 self._patterns.setdefault((place[0], len(place)), []).append(place)
-            self._places.setdefault(place, {})[route.method] = route
+            routes = self._places.setdefault(place, {})
+            if route.name not in lacking:
+                routes[route.method] = route
 
     @property
     def settings(self) -> Settings:
@@ -89,10 +93,11 @@ class Emulator:
                 _refuse_place(call, known=bool(routes))
             reply = route.handler(self._state, visit)
         except Refusal as refusal:
-            reply = refusal.reply()
+            reply = deviant_refusal(refusal, self._state.deviations).reply()
             worked = False
         else:
             worked = True
+        reply = deviant_reply(visit, reply, self._state.deviations, self.settings.seed)
         return self._record(visit, self._spoilt(visit, reply, worked=worked))
 
     def _find(self, segments: tuple[str, ...]) -> tuple[dict[str, Route], tuple[str, ...]]:

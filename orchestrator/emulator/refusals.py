@@ -11,7 +11,10 @@ HTTP_UNAVAILABLE = 503
 
 @dataclass(slots=True, eq=False)
 class Refusal(Exception):  # noqa: N818 - it is an answer of the pretend API, no error of ours
-    """The call is answered with an error body instead of a result."""
+    """The call is answered with an error body instead of a result.
+
+    `about_missing_run` marks what some servers have another status for.
+    """
 
     status: int
     message: str
@@ -19,6 +22,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer of the pretend API, no
     code: str | None = None
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    about_missing_run: bool = False
 
     def reply(self) -> Reply:
         """The HTTP side of the refusal."""
@@ -46,6 +50,11 @@ def refuse_missing(param: str) -> NoReturn:
 def refuse_not_found(message: str, *, code: str | None = None) -> NoReturn:
     """There is no such thing, or there is no such thing any more."""
     raise Refusal(404, message, code=code)
+
+
+def refuse_missing_run(message: str, *, code: str | None = None) -> NoReturn:
+    """There is no such run (or what it is part of), or there is no such run any more."""
+    raise Refusal(404, message, code=code, about_missing_run=True)
 
 
 def refuse_unauthorised(message: str) -> NoReturn:

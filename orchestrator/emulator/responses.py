@@ -8,6 +8,7 @@ import msgspec
 
 from orchestrator.emulator.answers import Answer, Question, tokens_of
 from orchestrator.emulator.calls import Reply, json_reply
+from orchestrator.emulator.chance import draw
 from orchestrator.emulator.conversation import (
     Conversation,
     Part,
@@ -19,9 +20,19 @@ from orchestrator.emulator.conversation import (
     refuse_stream,
     text_of,
 )
-from orchestrator.emulator.refusals import refuse_invalid, refuse_missing, refuse_not_found
+from orchestrator.emulator.deviations import Deviation
+from orchestrator.emulator.refusals import (
+    Refusal,
+    refuse_invalid,
+    refuse_missing,
+    refuse_missing_run,
+)
+from orchestrator.emulator.response_stream import STREAM_HEADERS, stream_of
 from orchestrator.emulator.runs import BILLED, ENDS, NEVER, Run
 from orchestrator.emulator.state import Route, State, Visit
+
+# Servers that accept cancelling what is over answer `cancelled` or 409; this share is the latter.
+CONFLICT_SHARE = 0.5
 
 
 class Item(msgspec.Struct):
@@ -89,6 +100,9 @@ def create(state: State, visit: Visit) -> Reply:
     request = visit.read(ResponseRequest)
     model = state.check_model(request.model)
     visit.metadata = request.metadata
+    if Deviation.RESPONSES_NO_BACKGROUND in state.deviations:
+        request.background = None
+    streams = _streams(state, request)
     _check(request)
     previous = _previous(state, request, visit.now)
     conversation = _read_input(request, previous)
@@ -115,10 +129,13 @@ def create(state: State, visit: Visit) -> Reply:
     visit.run_id = run.id
     state.runs.add(run, visit.now)
     state.books.created(visit.body_digest, request.metadata)
-    if run.background:
+    if run.background and not streams:
         return json_reply(_shown(state, run, run.status(visit.now)))
     delay = state.settings.hang_seconds if run.ends_as == NEVER else run.ends_at - visit.now
-    return json_reply(_shown(state, run, run.status(visit.now + delay)), delay_seconds=delay)
+    shown = _shown(state, run, run.status(visit.now + delay))
+    if streams:
+        return Reply(200, STREAM_HEADERS, stream_of(shown), delay)
+    return json_reply(shown, delay_seconds=delay)
 
 
 def retrieve(state: State, visit: Visit) -> Reply:
@@ -143,6 +160,11 @@ def cancel(state: State, visit: Visit) -> Reply:
     state.admit_check(visit, run.model)
     if not run.background:
         refuse_invalid("Cannot cancel a synchronous response.")
+    status = run.status(visit.now)
+    if Deviation.RESPONSES_CANCEL_AFTER_END in state.deviations and status in ENDS:
+        if draw(state.settings.seed, "cancel", run.id) < CONFLICT_SHARE:
+            raise Refusal(409, f"Cannot cancel a response with status '{status}'.")
+        return json_reply(_shown(state, run, "cancelled"))
     state.runs.cancel(run, visit.now)
     return json_reply(_shown(state, run, run.status(visit.now)))
 
@@ -154,8 +176,15 @@ ROUTES = (
 )
 
 
-def _check(request: ResponseRequest) -> None:
+def _streams(state: State, request: ResponseRequest) -> bool:
+    """Whether the answer is a stream; OpenAI's own streams are not played here."""
+    if Deviation.RESPONSES_STREAMS in state.deviations:
+        return request.stream is not False
     refuse_stream(request.stream)
+    return False
+
+
+def _check(request: ResponseRequest) -> None:
     check_metadata(request.metadata)
     check_tokens_max("max_output_tokens", request.max_output_tokens)
     if request.input is None:
@@ -167,7 +196,7 @@ def _check(request: ResponseRequest) -> None:
 def _find(state: State, visit: Visit) -> ResponseRun:
     run = state.runs.find(visit.run_id or "", visit.now)
     if not isinstance(run, ResponseRun) or not run.stored:
-        refuse_not_found(f"Response with id '{visit.run_id}' not found.")
+        refuse_missing_run(f"Response with id '{visit.run_id}' not found.")
     return run
 
 

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import signal
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
@@ -28,8 +29,13 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-# How the application asks its server to cut a connection; ASGI itself has no word for it.
+# How the application asks its server to cut a connection, now or when the next call on it begins;
+# ASGI itself has no words for it.
 DROP = "emulator.drop"
+RESET_NEXT = "emulator.reset_next"
+
+# Closing with this option set (on, after 0 seconds) is a reset: the caller sees ECONNRESET.
+LINGER_NOT = struct.pack("ii", 1, 0)
 
 # Kept-alive connections are closed by the client, not by us, unless they are silent this long.
 KEEP_ALIVE_SECONDS = 75
@@ -80,6 +86,8 @@ class Application:
             await self._feed(reply, reply.feed, receive, send)
             return
         await _send(send, reply)
+        if reply.reset:
+            _reset_next(scope)
 
     async def _feed(self, reply: Reply, feed: Feed, receive: Receive, send: Send) -> None:
         """Send the feed's pieces as they come, until it is over or nobody reads."""
@@ -192,12 +200,35 @@ async def _drop(scope: MutableMapping[str, Any], receive: Receive) -> None:
     await _left(receive)
 
 
+def _reset_next(scope: MutableMapping[str, Any]) -> None:
+    reset = (scope.get("extensions") or {}).get(RESET_NEXT)
+    if reset is not None:  # without a connection nothing is to be reset
+        reset()
+
+
 class _CuttableProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a way for the application to cut the connection."""
+    """uvicorn's protocol, with ways for the application to cut the connection."""
+
+    _doomed = False
+
+    def data_received(self, data: bytes) -> None:
+        if self._doomed:
+            # Closed at once, a good client would see it and open another connection unharmed.
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+            self.transport.abort()
+            return
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {DROP: self.transport.abort}  # type: ignore[dict-item]  # ours
+        self.scope["extensions"] = {
+            DROP: self.transport.abort,  # type: ignore[dict-item]  # ours
+            RESET_NEXT: self._reset_next,  # type: ignore[dict-item]  # ours
+        }
+
+    def _reset_next(self) -> None:
+        self._doomed = True
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import msgspec
 from orchestrator.emulator.answers import tokens_of
 from orchestrator.emulator.calls import Reply
 from orchestrator.emulator.conversation import Part, text_of
-from orchestrator.emulator.refusals import refuse_invalid, refuse_missing, refuse_not_found
+from orchestrator.emulator.refusals import refuse_invalid, refuse_missing, refuse_missing_run
 from orchestrator.emulator.session_json import output_item
 from orchestrator.emulator.session_life import Session, Sessions, Turn
 from orchestrator.emulator.session_story import (
@@ -20,6 +20,7 @@ from orchestrator.emulator.session_story import (
 )
 from orchestrator.emulator.state import Route, State, Visit
 from orchestrator.emulator.tool_runs import PendingCall
+from orchestrator.emulator.writing import Api
 
 BETA = "agents=v1"
 STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
@@ -105,7 +106,7 @@ def find_session(state: State, visit: Visit) -> Session:
     visit.run_id = visit.ids[0]
     session = state.memory(Sessions).by_id.get(visit.ids[0])
     if session is None or session.lost:
-        refuse_not_found(f"Session '{visit.ids[0]}' not found.", code="resource_not_found")
+        refuse_missing_run(f"Session '{visit.ids[0]}' not found.", code="resource_not_found")
     settle(state, session, visit.now)
     return session
 
@@ -246,7 +247,7 @@ def _note_results(state: State, session: Session, turn: Turn, events: Sequence[I
     items = {item["id"]: item for item in session.items}
     for event in events:
         call_id = event.call_id or event.request_id
-        asked = items.get(state.new_id("item_", call_id or ""))
+        asked = items.get(state.new_id("item_", call_id or "", api=Api.SESSIONS))
         if call_id is None or asked is None:
             continue
         if asked["type"] == "function_call":

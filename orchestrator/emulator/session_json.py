@@ -1,13 +1,16 @@
 """Agent sessions, their turns and items as JSON."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from orchestrator.emulator.deviations import Deviation
 from orchestrator.emulator.session_life import CONNECTION, Session, Turn
 from orchestrator.emulator.state import State
 from orchestrator.emulator.tool_runs import OVER, PendingCall
+from orchestrator.emulator.writing import Api
+
+OtherwiseT = TypeVar("OtherwiseT")
 
 
 def shown_session(state: State, session: Session, now: float) -> dict[str, Any]:
@@ -20,12 +23,12 @@ def shown_session(state: State, session: Session, now: float) -> dict[str, Any]:
     return {
         "id": session.id,
         "object": "agent.session",
-        "created_at": int(state.unix(session.created_at)),
-        "last_active_at": int(state.unix(min(session.active_at, now))),
+        "created_at": state.time(session.created_at, Api.SESSIONS),
+        "last_active_at": state.time(min(session.active_at, now), Api.SESSIONS),
         "status": status,
         "error": _error(turn)["message"] if turn is not None and failed else None,
         "metadata": session.metadata,
-        "required_actions": [_required(turn, call) for call in turn.unanswered()]
+        "required_actions": [_required(state, turn, call) for call in turn.unanswered()]
         if turn is not None and waits
         else [],
         "usage": usage(tokens) if costs else None,
@@ -43,9 +46,9 @@ def shown_turn(state: State, turn: Turn, now: float) -> dict[str, Any]:
         "agent_id": turn.agent_id,
         "session_id": turn.session_id,
         "subagent_id": None,
-        "created_at": int(state.unix(turn.created_at)),
-        "started_at": int(state.unix(turn.begun_at)) if turn.begun_at <= now else None,
-        "completed_at": int(state.unix(turn.over_at)) if over else None,
+        "created_at": state.time(turn.created_at, Api.SESSIONS),
+        "started_at": state.time(turn.begun_at, Api.SESSIONS) if turn.begun_at <= now else None,
+        "completed_at": state.time(turn.over_at, Api.SESSIONS) if over else None,
         "status": status,
         "error": _error(turn) if status == "failed" else None,
         "usage": usage(turn.billed(now)) if over else None,
@@ -57,9 +60,9 @@ def subagent_turn(state: State, turn: Turn, now: float) -> dict[str, Any]:
     failure = {"code": "sandbox_error", "message": "The subagent's sandbox went away."}
     return {
         **shown_turn(state, turn, now),
-        "id": state.new_id("turn_", turn.id, "subagent"),
-        "subagent_id": state.new_id("subagent_", turn.id),
-        "completed_at": int(state.unix(turn.created_at)),
+        "id": state.new_id("turn_", turn.id, "subagent", api=Api.SESSIONS),
+        "subagent_id": state.new_id("subagent_", turn.id, api=Api.SESSIONS),
+        "completed_at": state.time(turn.created_at, Api.SESSIONS),
         "status": "failed",
         "error": failure,
         "usage": None,
@@ -80,7 +83,7 @@ def usage(tokens: tuple[int, int]) -> dict[str, Any]:
 def user_message(state: State, turn: Turn) -> dict[str, Any]:
     """What the user said to start the turn."""
     return {
-        "id": state.new_id("msg_", turn.id, "user"),
+        "id": state.new_id("msg_", turn.id, "user", api=Api.SESSIONS),
         "type": "message",
         "role": "user",
         "status": "completed",
@@ -93,7 +96,7 @@ def user_message(state: State, turn: Turn) -> dict[str, Any]:
 def answer_message(state: State, turn: Turn) -> dict[str, Any]:
     """What the agent says at the end of the turn."""
     return {
-        "id": state.new_id("msg_", turn.id),
+        "id": state.new_id("msg_", turn.id, api=Api.SESSIONS),
         "type": "message",
         "role": "assistant",
         "status": "completed",
@@ -105,7 +108,11 @@ def answer_message(state: State, turn: Turn) -> dict[str, Any]:
 
 def asked_item(state: State, turn: Turn, call: PendingCall) -> dict[str, Any] | None:
     """What the agent asks for, as an item; None for what leaves no item."""
-    common = {"id": state.new_id("item_", call.id), "turn_id": turn.id, "status": "in_progress"}
+    common = {
+        "id": state.new_id("item_", call.id, api=Api.SESSIONS),
+        "turn_id": turn.id,
+        "status": "in_progress",
+    }
     asked = {"name": call.asked.name, "arguments": call.asked.arguments}
     if call.asked.type == "function_call":
         return {**common, **asked, "type": "function_call", "call_id": call.id}
@@ -120,7 +127,7 @@ def output_item(
 ) -> dict[str, Any]:
     """The result of a function call as an item."""
     return {
-        "id": state.new_id("item_", call_id, "output"),
+        "id": state.new_id("item_", call_id, "output", api=Api.SESSIONS),
         "type": "function_call_output",
         "call_id": call_id,
         "output": output if success else None,
@@ -136,7 +143,17 @@ def _error(turn: Turn) -> dict[str, Any]:
     return {"code": answer.error_code or "server_error", "message": message}
 
 
-def _required(turn: Turn, call: PendingCall) -> dict[str, Any]:
+def _required(state: State, turn: Turn, call: PendingCall) -> dict[str, Any]:
+    """What the session waits for, as this server writes it."""
+    action = _action(turn, call)
+    if Deviation.SESSIONS_NO_TURN_ID in state.deviations:
+        action.pop("turn_id", None)
+    if Deviation.SESSIONS_ARGUMENTS_OBJECT in state.deviations and "arguments" in action:
+        action["arguments"] = _arguments(call, otherwise=call.asked.arguments)
+    return action
+
+
+def _action(turn: Turn, call: PendingCall) -> dict[str, Any]:
     kind, asked = call.asked.type, call.asked
     if kind == CONNECTION:
         return {"type": kind, "environment_id": asked.name}
@@ -163,7 +180,7 @@ def _mcp(call: PendingCall) -> dict[str, Any]:
 
 
 def _browser(call: PendingCall) -> dict[str, Any]:
-    given = _arguments(call)
+    given = _arguments(call, otherwise={})
     origin, reason = given.get("origin", "https://example.org"), given.get("reason")
     if call.asked.name != "browser_authentication":
         return {"type": "browser_origin_access", "origin": origin, "reason": reason}
@@ -176,8 +193,8 @@ def _browser(call: PendingCall) -> dict[str, Any]:
     }
 
 
-def _arguments(call: PendingCall) -> Mapping[str, Any]:
+def _arguments(call: PendingCall, otherwise: OtherwiseT) -> dict[str, Any] | OtherwiseT:
     try:
         return msgspec.json.decode(call.asked.arguments, type=dict[str, Any])
     except msgspec.DecodeError:
-        return {}
+        return otherwise

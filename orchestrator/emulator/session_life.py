@@ -9,8 +9,13 @@ from typing import Any, ClassVar, Protocol
 from orchestrator.emulator.answers import Tool
 from orchestrator.emulator.calls import Feed
 from orchestrator.emulator.tool_runs import OVER, PendingCall, ToolRun
+from orchestrator.emulator.writing import Api
 
 CONNECTION = "environment_connection"
+
+# How long after it came to rest a session still takes up room. No server tells; a client that
+# deletes what it has done with never notices.
+LIVES_IDLE_SECONDS = 30.0
 
 # The status that the session has while its turn has this one; any other is over, or unknown.
 WHILE_TURN = {"queued": "idle", "in_progress": "in_progress", "waiting": "requires_action"}
@@ -30,6 +35,7 @@ class Step(IntEnum):
 class Turn(ToolRun):
     """One turn of a session; `outputs` are those of the newest calls, by call id."""
 
+    API: ClassVar[Api] = Api.SESSIONS
     WAITS_AS: ClassVar[str] = "waiting"
     CANCELS_AS: ClassVar[str] = "in_progress"
 
@@ -125,13 +131,39 @@ class Session:
         """Whether there was a turn and it is over."""
         return bool(self.turns) and self.open_turn(now) is None
 
+    def lives(self, now: float) -> bool:
+        """Whether it takes up room: it works, or waits, or was idle for a short time only."""
+        if not self.turns:
+            return now < self.created_at + LIVES_IDLE_SECONDS
+        return now < self.turns[-1].over_at + LIVES_IDLE_SECONDS
+
     def next_step_at(self) -> float:
         """When something happens by itself; inf for never."""
         return self.turns[-1].next_step_at() if self.turns else inf
 
 
 class Sessions:
-    """All sessions, in the order of their creation."""
+    """All sessions, in the order of their creation, and those that may live."""
 
     def __init__(self) -> None:
         self.by_id: dict[str, Session] = {}
+        self._awake: dict[str, Session] = {}
+
+    def add(self, session: Session) -> None:
+        """Take a new session in."""
+        self.by_id[session.id] = session
+        self.wake(session)
+
+    def wake(self, session: Session) -> None:
+        """Something happens in the session."""
+        self._awake[session.id] = session
+
+    def remove(self, session: Session) -> None:
+        """Let go of a session."""
+        del self.by_id[session.id]
+        self._awake.pop(session.id, None)
+
+    def live_count(self, now: float) -> int:
+        """How many live."""
+        self._awake = {key: one for key, one in self._awake.items() if one.lives(now)}
+        return len(self._awake)

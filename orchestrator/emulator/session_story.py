@@ -20,9 +20,10 @@ from orchestrator.emulator.session_json import (
     shown_turn,
     user_message,
 )
-from orchestrator.emulator.session_life import CONNECTION, Session, Step, Turn
+from orchestrator.emulator.session_life import CONNECTION, Session, Sessions, Step, Turn
 from orchestrator.emulator.state import State, Visit
 from orchestrator.emulator.tool_runs import OVER, first_answer, next_question
+from orchestrator.emulator.writing import Api
 
 # A rule's status: the turn fails, and the session with it.
 SESSION_FAILED = "session_failed"
@@ -40,7 +41,7 @@ def begin_turn(state: State, visit: Visit, session: Session, said: list[str]) ->
         schema=session.schema,
     )
     answer = first_answer(state, visit, question)
-    turn_id = state.new_id("turn_", session.id, len(session.turns))
+    turn_id = state.new_id("turn_", session.id, len(session.turns), api=Api.SESSIONS)
     seen_at = now + settings.turn_lag_seconds
     session.context_tokens += tokens_of(*said)
     connects = settings.environment_seconds
@@ -66,6 +67,7 @@ def begin_turn(state: State, visit: Visit, session: Session, said: list[str]) ->
     session.lost = session.lost or answer.lose_run
     session.turns.append(turn)
     state.runs.add(turn, now)
+    state.memory(Sessions).wake(session)
     return turn
 
 
@@ -107,7 +109,7 @@ def tell(state: State, session: Session, kind: str, fields: Mapping[str, Any]) -
     if not session.listeners:
         return
     kind = f"agent.session.{kind}"
-    event_id = state.new_id("event_", session.id, session.told)
+    event_id = state.new_id("event_", session.id, session.told, api=Api.SESSIONS)
     said = msgspec.json.encode({"type": kind, "event_id": event_id, **fields})
     piece = b"event: " + kind.encode() + b"\ndata: " + said + b"\n\n"
     for listener in list(session.listeners):

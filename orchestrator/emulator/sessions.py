@@ -10,6 +10,7 @@ from orchestrator.emulator.calls import Reply, json_reply
 from orchestrator.emulator.conversation import answer_schema, check_metadata, read_tools
 from orchestrator.emulator.pages import page_of, read_limit
 from orchestrator.emulator.refusals import refuse_invalid, refuse_missing, refuse_not_found
+from orchestrator.emulator.session_create import check_room, reply_to_create
 from orchestrator.emulator.session_events import (
     BETA,
     ERROR_CODE,
@@ -23,6 +24,7 @@ from orchestrator.emulator.session_json import shown_session, shown_turn, subage
 from orchestrator.emulator.session_life import Session, Sessions, Turn
 from orchestrator.emulator.session_story import begin_turn, note, settle, tell
 from orchestrator.emulator.state import Route, State, Visit
+from orchestrator.emulator.writing import Api
 
 # What an agent that was saved elsewhere runs on.
 MODEL_DEFAULT = "gpt-4o"
@@ -72,8 +74,9 @@ def create(state: State, visit: Visit) -> Reply:
     texts = [] if request.input is None else texts_of(request.input)
     instructions = tokens_of(agent.instructions or "")
     state.admit(visit, model, instructions + tokens_of(*texts))
-    session_id = state.new_id("session_", visit.key)
-    agent_id = request.agent_id or state.new_id("agent_", session_id)
+    check_room(state, visit.now)
+    session_id = state.new_id("session_", visit.key, api=Api.SESSIONS)
+    agent_id = request.agent_id or state.new_id("agent_", session_id, api=Api.SESSIONS)
     session = Session(
         id=session_id,
         model=model,
@@ -93,12 +96,12 @@ def create(state: State, visit: Visit) -> Reply:
         begin_turn(state, visit, session, texts)
     note(state, session, visit.now)
     settle(state, session, visit.now)
-    state.memory(Sessions).by_id[session_id] = session
+    state.memory(Sessions).add(session)
     visit.run_id = session_id
     state.books.created(visit.body_digest, request.metadata)
     if feed is not None:
         return Reply(200, STREAM_HEADERS, feed=feed)
-    return json_reply(shown_session(state, session, visit.now))
+    return reply_to_create(state, session, visit.now)
 
 
 def retrieve(state: State, visit: Visit) -> Reply:
@@ -132,7 +135,7 @@ def delete(state: State, visit: Visit) -> Reply:
     state.admit_check(visit, session.model)
     if session.open_turn(visit.now) is not None:
         refuse_invalid("Cancel the session's running turn before deleting it.", code=ERROR_CODE)
-    del state.memory(Sessions).by_id[session.id]
+    state.memory(Sessions).remove(session)
     return json_reply({"id": session.id, "object": "agent.session.deleted", "deleted": True})
 
 
@@ -345,7 +348,7 @@ def _environment(state: State, session_id: str, given: Mapping[str, Any]) -> dic
         return {"type": kind}
     common = {
         "type": kind,
-        "id": given.get("environment_id") or state.new_id("env_", session_id),
+        "id": given.get("environment_id") or state.new_id("env_", session_id, api=Api.SESSIONS),
         "capability_directories": given.get("capability_directories") or [],
     }
     if kind == "self_hosted":

@@ -13,6 +13,7 @@ from orchestrator.emulator.rules import Rule
 QUEUE_SECONDS_DEFAULT: Durations = Fixed(0.2)
 # Near the middle of what measured API calls take: half within 1.5 s, 1 in 40 above 5 s.
 RUN_SECONDS_DEFAULT: Durations = Lognormal(1.5, 0.6)
+BATCH_EXPIRES_SECONDS_DEFAULT = 86_400.0
 BATCH_BYTES_MAX_DEFAULT = 200 * 1024 * 1024
 # Of real batches, 11 of 13 were validating for at most 1 s and 10 of 14 finalizing.
 BATCH_STEP_SECONDS_DEFAULT: Durations = Fixed(1.0)
@@ -129,7 +130,7 @@ class Settings:
     batch_lines_at_once: int = 50
     batch_finalizing_seconds: Durations = BATCH_STEP_SECONDS_DEFAULT
     batch_cancelling_seconds: Durations = BATCH_STEP_SECONDS_DEFAULT
-    batch_expires_seconds: float = 86_400.0
+    batch_expires_seconds: float = BATCH_EXPIRES_SECONDS_DEFAULT
     batch_expire_after_lines: int | None = None
     batch_stuck_in: str | None = None
     batch_enqueued_tokens: int | None = None

@@ -12,6 +12,7 @@ from orchestrator.emulator.batch_life import Batches
 from orchestrator.emulator.books import Books
 from orchestrator.emulator.calls import Call, Reply
 from orchestrator.emulator.chance import digest, draw
+from orchestrator.emulator.deviations import Deviation
 from orchestrator.emulator.durations import Durations, Fixed, Uniform
 from orchestrator.emulator.faults import Fault, Faults
 from orchestrator.emulator.file_store import Files
@@ -25,6 +26,7 @@ from orchestrator.emulator.refusals import (
 )
 from orchestrator.emulator.runs import Runs
 from orchestrator.emulator.settings import Settings
+from orchestrator.emulator.writing import OPENAI, Api, Time, Writing, writing_of
 
 # Embeddings, moderations and lists come back at once; measured ones take some 20 to 50 ms.
 SHORT = Uniform(0.02, 0.05)
@@ -76,6 +78,10 @@ class State:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.deviations = frozenset(Deviation(name) for name in settings.deviations)
+        self._writings: dict[Api | None, Writing] = {
+            api: writing_of(api, self.deviations) for api in Api
+        }
         self.faults = Faults(settings.seed, settings.faults)
         self.limits = Limits(settings.rpm, settings.tpm, refused_count=settings.refused_count)
         self.answers = Answers(settings.rules, settings.answers)
@@ -188,9 +194,10 @@ class State:
             self.play(visit, Fault.HANG)
         return Fault.HANG in visit.played
 
-    def new_id(self, prefix: str, *parts: str | float) -> str:
-        """An id that is the same for the same parts and seed."""
-        return prefix + digest(self.settings.seed, prefix, *parts)
+    def new_id(self, prefix: str, *parts: str | float, api: Api | None = None) -> str:
+        """An id that is the same for the same parts and seed, as the API writes it."""
+        digits = digest(self.settings.seed, prefix, *parts)
+        return self._writings.get(api, OPENAI).id_of(prefix, digits)
 
     def seconds(self, durations: Durations, purpose: str, key: str) -> float:
         """A duration for this purpose of the thing known by this key."""
@@ -212,6 +219,10 @@ class State:
     def unix(self, now: float) -> float:
         """The wall-clock time, in unix seconds."""
         return self.settings.epoch + now
+
+    def time(self, now: float, api: Api) -> Time:
+        """The wall-clock time as the API writes it."""
+        return self._writings[api].time_of(self.unix(now))
 
 
 Handler = Callable[[State, Visit], Reply]

@@ -7,12 +7,15 @@ from typing import Any, ClassVar
 import msgspec
 
 from orchestrator.emulator.calls import Reply, json_reply
+from orchestrator.emulator.chance import draw
 from orchestrator.emulator.conversation import Conversation, Part, check_metadata, text_of
+from orchestrator.emulator.deviations import Deviation
 from orchestrator.emulator.pages import page_of
-from orchestrator.emulator.refusals import refuse_invalid, refuse_not_found
+from orchestrator.emulator.refusals import refuse_invalid, refuse_missing_run, refuse_not_found
 from orchestrator.emulator.runs import BILLED
 from orchestrator.emulator.state import Route, State, Visit
 from orchestrator.emulator.tool_runs import OVER, PendingCall, ToolRun
+from orchestrator.emulator.writing import Api
 
 BETA = "assistants=v2"
 ROLES = ("user", "assistant")
@@ -43,6 +46,7 @@ class AssistantRun(ToolRun):
     still show them; `said` tells that its message is in the thread.
     """
 
+    API: ClassVar[Api] = Api.ASSISTANTS
     WAITS_AS: ClassVar[str] = "requires_action"
     CANCELS_AS: ClassVar[str] = "cancelling"
 
@@ -68,7 +72,7 @@ class Message:
 
 @dataclass(slots=True, kw_only=True)
 class Thread:
-    """A thread. What its newest run says is in it from the moment it was said."""
+    """A thread. What a run says is in it from the moment it was said."""
 
     id: str
     created_at: float
@@ -79,12 +83,12 @@ class Thread:
 
     def messages(self, state: State, now: float) -> list[Message]:
         """All messages by now, oldest first."""
-        run = self.runs[-1] if self.runs else None
-        if run is not None and not run.said and run.status(now) in BILLED:
+        ended = [run for run in self.runs if not run.said and run.status(now) in BILLED]
+        for run in sorted(ended, key=lambda one: one.ends_at):
             run.said = True
             self._messages.append(
                 Message(
-                    id=state.new_id("msg_", run.id),
+                    id=state.new_id("msg_", run.id, api=Api.ASSISTANTS),
                     role="assistant",
                     texts=[run.answer.text],
                     created_at=run.ends_at,
@@ -99,9 +103,8 @@ class Thread:
         self.messages(state, now).append(message)
 
     def active_run(self, now: float) -> AssistantRun | None:
-        """The run that has the thread for itself."""
-        run = self.runs[-1] if self.runs else None
-        return None if run is None or run.status(now) in OVER else run
+        """The run that has the thread for itself, the newest where several share it."""
+        return next((run for run in reversed(self.runs) if run.status(now) not in OVER), None)
 
     def conversation(self, state: State, now: float) -> Conversation:
         """What the model reads."""
@@ -123,7 +126,7 @@ def new_thread(state: State, visit: Visit, request: ThreadRequest) -> Thread:
     check_metadata(request.metadata)
     check_messages("messages", request.messages or [])
     thread = Thread(
-        id=state.new_id("thread_", visit.key),
+        id=state.new_id("thread_", visit.key, api=Api.ASSISTANTS),
         created_at=visit.now,
         metadata=request.metadata or {},
         tool_resources=request.tool_resources,
@@ -153,7 +156,7 @@ def say(
     start = len(thread.messages(state, visit.now))
     said = [
         Message(
-            id=state.new_id("msg_", thread.id, start + position),
+            id=state.new_id("msg_", thread.id, start + position, api=Api.ASSISTANTS),
             role=given.role,
             texts=[given.content]
             if isinstance(given.content, str)
@@ -173,7 +176,7 @@ def find_thread(state: State, visit: Visit) -> Thread:
     state.check_beta(visit, "Assistants", BETA)
     thread = state.memory(Threads).by_id.get(visit.ids[0])
     if thread is None:
-        refuse_not_found(f"No thread found with id '{visit.ids[0]}'.")
+        refuse_missing_run(f"No thread found with id '{visit.ids[0]}'.")
     return thread
 
 
@@ -237,6 +240,8 @@ def list_messages(state: State, visit: Visit) -> Reply:
     ]
     if read_order(visit) == "desc":
         messages.reverse()
+    if Deviation.ASSISTANTS_MESSAGES_SHUFFLED in state.deviations:
+        messages.sort(key=lambda message: draw(state.settings.seed, "order", message.id))
     before = visit.call.query.get("before")
     if before:
         ids = [message.id for message in messages]
@@ -281,14 +286,14 @@ def _shown(state: State, thread: Thread) -> dict[str, Any]:
     return {
         "id": thread.id,
         "object": "thread",
-        "created_at": int(state.unix(thread.created_at)),
+        "created_at": state.time(thread.created_at, Api.ASSISTANTS),
         "metadata": thread.metadata,
         "tool_resources": thread.tool_resources or {},
     }
 
 
 def _shown_message(state: State, thread: Thread, message: Message) -> dict[str, Any]:
-    created_at = int(state.unix(message.created_at))
+    created_at = state.time(message.created_at, Api.ASSISTANTS)
     incomplete = message.run is not None and message.run.ends_as == "incomplete"
     return {
         "id": message.id,

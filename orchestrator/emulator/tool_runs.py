@@ -12,6 +12,7 @@ from typing import ClassVar
 from orchestrator.emulator.answers import Answer, AskedTool, Question
 from orchestrator.emulator.runs import BILLED, ENDS, NEVER, Run
 from orchestrator.emulator.state import State, Visit
+from orchestrator.emulator.writing import Api
 
 OVER = ENDS | {"cancelled", "expired"}
 
@@ -34,6 +35,7 @@ class ToolRun(Run):
     """
 
     kept: ClassVar[bool] = True
+    API: ClassVar[Api]
     WAITS_AS: ClassVar[str]
     CANCELS_AS: ClassVar[str]
 
@@ -88,7 +90,9 @@ class ToolRun(Run):
         self.earlier_tokens = self.billed(now)
         self.question, self.answer = question, answer
         self.calls = tuple(
-            PendingCall(state.new_id("call_", self.id, question.turn, position), asked)
+            PendingCall(
+                state.new_id("call_", self.id, question.turn, position, api=self.API), asked
+            )
             for position, asked in enumerate(answer.tool_calls)
         )
         self.ends_as = answer.status

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.emulator.answers import read_answers
+from orchestrator.emulator.deviations import parse_deviations
 from orchestrator.emulator.durations import Durations, Fixed, parse_durations
 from orchestrator.emulator.faults import parse_faults
 from orchestrator.emulator.mistakes import EmulatorMistake
@@ -13,6 +14,18 @@ from orchestrator.emulator.settings import Settings
 from orchestrator.errors import JobUnusable
 from orchestrator.jobfile.job import Job
 from orchestrator.jobfile.table import EmulatorTable
+
+# Keys whose values are the settings of the same name.
+PLAIN = (
+    "seed",
+    "rpm",
+    "tpm",
+    "retention_seconds",
+    "poll_after_ms",
+    "batch_expire_after_lines",
+    "batch_enqueued_tokens",
+    "batch_expires_seconds",
+)
 
 
 def emulator_settings(job: Job) -> Settings:
@@ -24,16 +37,19 @@ def emulator_settings(job: Job) -> Settings:
     table = job.emulator or EmulatorTable()
     folder = job.source.parent
     given: dict[str, Any] = {
-        name: getattr(table, name)
-        for name in ("seed", "rpm", "tpm", "retention_seconds", "poll_after_ms")
-        if getattr(table, name) is not None
+        name: getattr(table, name) for name in PLAIN if getattr(table, name) is not None
     }
     try:
-        for name in ("queue_seconds", "run_seconds"):
+        for name in ("queue_seconds", "run_seconds", "batch_seconds"):
             if (durations := getattr(table, name)) is not None:
                 given[name] = _durations(durations, folder)
         if table.faults is not None:
             given["faults"] = parse_faults(_faults_text(table.faults, folder))
+        if table.deviations is not None:
+            said = table.deviations
+            given["deviations"] = parse_deviations(
+                said if isinstance(said, str) else ",".join(said)
+            )
         if table.rules is not None:
             given["rules"] = read_rules(folder / table.rules)
         if table.answers is not None:

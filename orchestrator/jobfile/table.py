@@ -53,7 +53,9 @@ class EmulatorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[emulator]`: how the emulator behaves when the job is tried on it.
 
     `rules` and `answers` are files. Durations are seconds, or the name of a CSV file of them
-    (FILE or FILE:COLUMN). `faults` is a table of name = rate, or text as `--faults` takes it.
+    (FILE or FILE:COLUMN). `faults` is a table of name = rate, or text as `--faults` takes it;
+    `deviations` is a list of names, or text as `--deviations` takes it. Keys that begin with
+    `batch_` are the emulator's settings of the same name.
     """
 
     seed: int | None = None
@@ -66,6 +68,11 @@ class EmulatorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     answers: str | None = None
     retention_seconds: float | None = None
     poll_after_ms: int | None = None
+    deviations: list[str] | str | None = None
+    batch_seconds: float | str | None = None
+    batch_expire_after_lines: int | None = None
+    batch_enqueued_tokens: int | None = None
+    batch_expires_seconds: float | None = None
 
 
 class JobTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -153,8 +153,11 @@ class TestEndingEarly:
         assert len(output) == 600
         assert len(errors) == 400
         assert {one["custom_id"] for one in output + errors} == {f"c{n}" for n in range(1000)}
-        assert errors[0]["response"] is None
-        assert errors[0]["error"]["code"] == "batch_expired"
+        message = "This request could not be executed before the completion window expired."
+        for one in errors:
+            assert one.keys() == {"id", "custom_id", "response", "error"}
+            assert one["response"] is None
+            assert one["error"] == {"code": "batch_expired", "message": message}
         books = emulator.books.snapshot(30)["batches"]
         assert books["each"][batch_id] == {
             "status": "expired",
@@ -305,7 +308,7 @@ class TestDeviations:
 
     def test_unknown_names_are_a_mistake(self):
         """What can't be meant is said when the settings are made."""
-        with pytest.raises(EmulatorMistake, match="unknown deviation 'x'; known are batch_"):
+        with pytest.raises(EmulatorMistake, match="unknown deviation 'x'; known are any_"):
             Settings(deviations=["x"])
         with pytest.raises(EmulatorMistake, match="batch_stuck_in must be one of"):
             Settings(batch_stuck_in="bed")

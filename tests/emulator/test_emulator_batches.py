@@ -81,16 +81,16 @@ class TestLife:
         with pytest.raises(openai.ConflictError, match="status 'cancelled'"):
             await client.batches.cancel(ids[1])
 
-    def test_counts_rise_while_it_is_in_progress(self):
-        """Half of the time, half of the lines."""
+    def test_counts_and_usage_rise_while_it_is_in_progress(self):
+        """Half of the time, half of the lines and half of what they cost."""
         emulator = batch_emulator()
-        batch_id = new_batch(emulator, many(100))
-        counts = [
-            batch_at(emulator, batch_id, now)["request_counts"]["completed"]
-            for now in (0, 1, 2, 6, 11, 99)
-        ]
+        batch_id = new_batch(emulator, many(100, text="same"))
+        seen = [batch_at(emulator, batch_id, now) for now in (0, 1, 2, 6, 11, 99)]
+        usage = [batch["usage"]["total_tokens"] for batch in seen]
 
-        assert counts == [0, 0, 10, 50, 100, 100]
+        assert [one["request_counts"]["total"] for one in seen] == [0, *[100] * 5]
+        assert [one["request_counts"]["completed"] for one in seen] == [0, 0, 10, 50, 100, 100]
+        assert usage == [0, 0, 40, 200, 400, 400]
 
     def test_without_a_time_of_its_own_it_takes_as_long_as_its_lines(self):
         """Ten lines of 1 s, five at a time: 2 s; a slow one holds up nobody else."""

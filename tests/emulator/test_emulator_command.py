@@ -31,6 +31,12 @@ def run(*arguments):
         (["--rpm", "0"], "rpm must be 1 or more"),
         (["--tpm", "-1"], "tpm must be 1 or more"),
         (["--retention", "-1"], "retention_seconds must be 0 or more"),
+        (["--deviations", "any_plain_errors,rude"], "unknown deviation 'rude'; known are any_"),
+        (["--deviations", "all, sessions_plain", "--rpm", "0"], "rpm must be 1 or more"),
+        (["--batch-seconds", "-1"], "a duration must be 0 or more seconds"),
+        (["--batch-expire-after", "0"], "batch_expire_after_lines must be 1 or more"),
+        (["--batch-expires", "-1"], "batch_expires_seconds must be 0 or more"),
+        (["--enqueued-tokens", "0"], "batch_enqueued_tokens must be 1 or more"),
         (["--port", "70000"], "port must be from 0 to 65535"),
     ],
 )
@@ -48,7 +54,10 @@ def test_help_names_every_option():
     """Each option is explained."""
     shown = run("--help").stdout
 
-    for option in ("port", "seed", "rpm", "tpm", "faults", "durations", "answers", "rules"):
+    options = ["port", "seed", "rpm", "tpm", "faults", "deviations", "durations", "answers"]
+    options += ["rules", "retention", "batch-seconds", "batch-expire-after", "batch-expires"]
+    options += ["enqueued-tokens"]
+    for option in options:
         assert f"--{option}" in shown
 
 
