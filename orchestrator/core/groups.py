@@ -12,11 +12,12 @@ from orchestrator.core.runs import Run
 class Groups:
     """The groups of all families that can list their runs. Group 0 is no group."""
 
-    __slots__ = ("_issued", "_members", "_open")
+    __slots__ = ("_issued", "_members", "_most", "_open")
 
     def __init__(self) -> None:
         self._issued = 0
         self._members: dict[int, dict[int, None]] = {}  # in the order of their creation
+        self._most: dict[int, int] = {}  # members that a group had at one time
         self._open: dict[tuple[Family, str], tuple[int, int]] = {}  # group, runs it ever held
 
     def join(self, run: Run, lane: str) -> int:
@@ -31,7 +32,9 @@ class Groups:
             self._issued += 1
             group, held = self._issued, 0
         self._open[place] = (group, held + 1)
-        self._members.setdefault(group, {})[run.number] = None
+        members = self._members.setdefault(group, {})
+        members[run.number] = None
+        self._most[group] = max(self._most.get(group, 0), len(members))
         run.group = group
         return group
 
@@ -41,9 +44,18 @@ class Groups:
             return
         members.pop(run.number, None)
         if not members:
-            del self._members[run.group]
+            del self._members[run.group], self._most[run.group]
         run.group = 0
 
     def members(self, group: int) -> list[int]:
         """The numbers of the runs that are in flight, in the order of their creation."""
         return list(self._members.get(group, ()))
+
+    def part_left(self, group: int) -> float:
+        """The part of a group that is in flight still, of the most that it ever had; above 0.
+
+        It is 1 for no group. A run counts until its request ends, so one whose result is being
+        fetched and one that waits for its tools are in it.
+        """
+        members = self._members.get(group)
+        return len(members) / self._most[group] if members else 1.0

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.core.actions import CreateRun, FetchResult
-from orchestrator.core.events import CheckFailed, RunCreated, RunSeen
+from orchestrator.core.events import CancelAccepted, CheckFailed, RunCreated, RunSeen
 from orchestrator.core.failures import Cause
 from orchestrator.core.model import Family, Outcome, Status
 
@@ -164,6 +164,79 @@ def test_a_group_closes_when_one_answer_is_full():
 
     assert numbers(first) == list(range(1, 101))
     assert numbers(second) == list(range(101, 151))
+
+
+def long_wait(count):
+    """Sessions that were looked at together until their gaps grew no more."""
+    play = running(*range(1, count + 1))
+    for _ in range(10):
+        all_pending(play, play.check_again())
+    return play
+
+
+def gap_after(play, *, left):
+    """The gap to the next check once only so many of the group still run."""
+    call = play.check_again()
+    for number in numbers(call):
+        if number > left:
+            play.seen(ended(Status.FAILED, "x", run_id=f"run_{number}"), number)
+    for number in numbers(call)[:left]:
+        play.seen(pending(f"run_{number}"), number)
+    before = play.now
+    play.check_again()
+    return play.now - before
+
+
+@pytest.mark.parametrize(
+    ("count", "left", "seconds"),
+    [(100, 100, 5), (100, 50, 5), (100, 8, 12.5), (100, 1, 30), (8, 4, 5), (8, 1, 10), (3, 3, 5)],
+)
+def test_the_last_of_a_group_are_looked_at_less_often(count, left, seconds):
+    """A call costs the same for all as for one; what counts is how many the group ever had."""
+    assert gap_after(long_wait(count), left=left) == pytest.approx(seconds)
+
+
+def test_a_run_that_is_checked_alone_has_no_longer_gaps():
+    """There is nothing left over of a group of one, or where nothing is grouped."""
+    play = Play(family=Family.RESPONSES).running()
+    for _ in range(10):
+        play.check_again()
+        play.seen(pending())
+    before = play.now
+    play.check_again()
+
+    assert play.now - before == 5
+    assert gap_after(long_wait(1), left=1) == 5
+
+
+def test_a_group_that_is_filled_in_turn_was_never_larger():
+    """Three at a time, one after the other: all three are all that there ever were."""
+    play = running(1, 2, 3)
+    for number in range(4, 34):
+        play.check_again()
+        play.seen(ended(Status.FAILED, "x", run_id=f"run_{number - 3}"), number - 3)
+        for other in (number - 2, number - 1):
+            play.seen(pending(f"run_{other}"), other)
+        play.admit(number)
+        play.calls()
+        play.tell(RunCreated(number, pending(f"run_{number}")))
+
+    groups = play.scheduler.roster.groups
+    assert groups.part_left(1) == 1.0
+
+
+def test_the_end_of_a_cancelled_run_is_not_noticed_late():
+    """It costs money, and its grace is short: it is looked at as often as ever."""
+    play = long_wait(100)
+    gap_after(play, left=1)
+    play.seen(pending("run_1"), 1)
+    play.stop(1)
+    play.calls()
+    play.tell(CancelAccepted(1, pending("run_1")))
+    before = play.now
+    play.check_again()
+
+    assert play.now - before == 5
 
 
 def test_a_closed_group_is_not_filled_up():

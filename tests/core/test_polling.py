@@ -6,17 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.polling import JITTER, KEPT_PART_MAX, Backoff, Polling
+from orchestrator.core.polling import (
+    JITTER,
+    KEPT_PART_MAX,
+    PART_LEFT_THIN,
+    Backoff,
+    Polling,
+)
 
 LOOKS = st.integers(0, 10**9)
 CHANCE = st.floats(0, 1, exclude_max=True)
 HINTS = st.none() | st.floats(0, 1e6)
 KEEPS = st.floats(1, 1e6)
+PART_LEFT = st.floats(0, 1, exclude_min=True)
 POLLING = st.builds(
     Polling,
     first_seconds=st.floats(0.01, 100),
     factor=st.floats(1, 100),
     gap_seconds_max=st.floats(0.1, 1_000),
+    thin_gap_seconds_max=st.floats(0.1, 10_000),
 )
 BACKOFF = st.builds(
     Backoff,
@@ -43,10 +51,42 @@ def test_a_hint_is_a_lower_bound(polling, looks, hint, keeps, chance):
     assert gap >= polling.gap_seconds(looks, None, keeps, chance)
 
 
-@given(POLLING, LOOKS, HINTS, KEEPS, CHANCE)
-def test_no_gap_outlasts_half_the_retention(polling, looks, hint, keeps, chance):
+@given(POLLING, LOOKS, HINTS, KEEPS, CHANCE, PART_LEFT)
+def test_no_gap_outlasts_half_the_retention(polling, looks, hint, keeps, chance, part_left):
     """Whatever the settings and the hint say, a finished result is found while it is kept."""
-    assert 0 < polling.gap_seconds(looks, hint, keeps, chance) <= keeps / 2
+    assert 0 < polling.gap_seconds(looks, hint, keeps, chance, part_left) <= keeps / 2
+
+
+@pytest.mark.parametrize(
+    ("left", "seconds"), [(100, 5), (50, 5), (25, 7.0711), (10, 11.1803), (2, 25), (1, 30)]
+)
+def test_what_is_left_of_a_group_is_looked_at_less_often(left, seconds):
+    """From half of the group on, by the square root of what is left, and never over 30 s."""
+    gap = Polling().gap_seconds(64, None, inf, 0.5, left / 100)
+
+    assert gap == pytest.approx(seconds, abs=0.001)
+
+
+def test_a_new_wait_in_a_thin_group_begins_as_ever():
+    """Short runs and tool turns are noticed as soon as in a full group; only the cap grows."""
+    gaps = [Polling().gap_seconds(looks, None, inf, 0.5, 0.01) for looks in range(12)]
+
+    assert gaps[:6] == [Polling().gap_seconds(looks, None, inf, 0.5) for looks in range(6)]
+    assert gaps[6:] == pytest.approx([5.695, 8.543, 12.814, 19.222, 28.833, 30], abs=0.001)
+
+
+@given(POLLING, LOOKS, HINTS, CHANCE, PART_LEFT, PART_LEFT)
+def test_gaps_grow_as_a_group_shrinks(polling, looks, hint, chance, one, other):
+    """The less is left, the longer the gap, within what the settings allow."""
+    more, less = (
+        polling.gap_seconds(looks, hint, inf, chance, part)
+        for part in (max(one, other), min(one, other))
+    )
+    in_full_group = polling.gap_seconds(looks, hint, inf, chance)
+    bound = max(polling.gap_seconds_max, polling.thin_gap_seconds_max) * (1 + JITTER)
+
+    assert in_full_group <= more <= less <= max(bound, hint or 0.0)
+    assert more == in_full_group or max(one, other) < PART_LEFT_THIN
 
 
 @given(POLLING, LOOKS, CHANCE)
