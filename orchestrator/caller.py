@@ -4,7 +4,7 @@ Rules: whatever comes of a call, good or bad, is one event for each of its runs.
 not get out of here; our own about the input or the output do.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -20,7 +20,7 @@ from orchestrator.core.actions import (
     SubmitToolOutputs,
 )
 from orchestrator.core.failures import Cause, Failure
-from orchestrator.core.model import Family, Seen
+from orchestrator.core.model import Family, Prepared, Seen
 from orchestrator.errors import OrchestratorError
 from orchestrator.ports import Api, CallFailed, Limiter
 
@@ -51,7 +51,7 @@ class Caller:
     Args:
         apis: One for each family.
         limiter: Told of refusals and of the tokens that were really used.
-        log: Gets `call.failed` and `call.broken`; never a prompt or a key.
+        log: Gets `call.failed`, `call.broken` and `batch.created`; never a prompt or a key.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Caller:
         self._limiter = limiter
         self._log = log
 
-    async def perform(self, sent: Sent) -> list[events.RunEvent]:
-        """Send one call."""
+    async def perform(self, sent: Sent) -> Iterable[events.Event]:
+        """Send one call. What came of a batch is read while the events are."""
         try:
             return await self._answered(sent)
         except CallFailed as failed:
@@ -75,13 +75,17 @@ class Caller:
         self._note_failure(sent, failure)
         return [FAILED[type(sent.call)](number, failure) for number in numbers_of(sent.call)]
 
-    async def _answered(self, sent: Sent) -> list[events.RunEvent]:
+    async def _answered(self, sent: Sent) -> Iterable[events.Event]:
         call = sent.call
         match call:
             case CreateRun():
-                seen = await self._apis[call.request.family].create(call)
-                self._correct(sent, seen)
-                return [events.RunCreated(call.number, seen)]
+                answer = await self._apis[call.request.family].create(call)
+                if isinstance(answer, Prepared):
+                    return [events.RunPrepared(call.number, answer.continuation)]
+                self._correct(sent, answer)
+                if call.request.family is Family.BATCH:
+                    self._log.info("batch.created", batch_id=answer.run_id, name=_custom_ids(call))
+                return [events.RunCreated(call.number, answer)]
             case SubmitToolOutputs():
                 seen = await self._apis[call.request.family].submit(call)
                 self._correct(sent, seen)
@@ -91,7 +95,7 @@ class Caller:
                 return [events.CancelAccepted(call.number, seen)]
             case FetchResult():
                 seen = await self._apis[call.request.family].fetch(call)
-                return [events.ResultFetched(call.number, seen)]
+                return _fetched(call.number, seen)
             case CheckRuns():
                 answers = await self._apis[call.runs[0].request.family].check(call)
                 return [self._checked(sent, run.number, answers) for run in call.runs]
@@ -125,6 +129,14 @@ class Caller:
             code=failure.code,
             request_id=failure.request_id,
         )
+
+
+def _fetched(number: int, seen: Seen) -> Iterator[events.Event]:
+    """The lines of a batch first: with the result itself it may be over."""
+    if seen.batch is not None:
+        for line, answer in seen.batch.lines:
+            yield events.LineAnswered(number, line, answer)
+    yield events.ResultFetched(number, seen)
 
 
 def numbers_of(call: Call) -> Sequence[int]:

@@ -10,11 +10,12 @@ above them hold.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import assert_never
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from structlog.typing import FilteringBoundLogger
@@ -25,6 +26,7 @@ from orchestrator.core.actions import (
     CallTool,
     CreateRun,
     Deed,
+    DropBatch,
     RecordOutcome,
     StopTools,
     SubmitToolOutputs,
@@ -144,8 +146,6 @@ class Driver:
         run = self.scheduler.roster.runs.get(number)
         if run is None or self._closed:
             return
-        # What answers at once leaves no run on the server: it is cancelled by cutting its call.
-        cancel_remote = cancel_remote and run.request.family is not Family.DIRECT
         self.tell(events.StopRequested(number, outcome, reason, cancel_remote))
 
     def stop_all(self, reason: str, *, cancel_remote: bool) -> None:
@@ -154,7 +154,8 @@ class Driver:
             return
         self.tell(events.CreatesStopped("stopped", reason))
         unstopped = [run for run in self.scheduler.roster.runs.values() if run.stop is None]
-        for number in [run.number for run in unstopped]:
+        # A batch is stopped when it has lost the last run that it carries.
+        for number in [run.number for run in unstopped if run.shard is None]:
             self.stop(number, reason, outcome=Outcome.STOPPED, cancel_remote=cancel_remote)
 
     def tell(self, event: events.Event) -> None:
@@ -227,7 +228,7 @@ class Driver:
     async def _connection(self, calls: MemoryObjectReceiveStream[Sent]) -> None:
         while True:
             sent = await calls.receive()
-            happened: list[events.RunEvent] = []
+            happened: Iterable[events.Event] = ()
             numbers = numbers_of(sent.call)
             with anyio.CancelScope() as scope:
                 if len(numbers) == 1:
@@ -238,6 +239,8 @@ class Driver:
             self._calls_out -= 1
             for event in happened:
                 self.tell(event)
+                if isinstance(event, events.LineAnswered):
+                    await anyio.lowlevel.checkpoint()  # there may be 50,000
             self._wake.set()
 
     # The deeds.
@@ -251,6 +254,9 @@ class Driver:
                     scope.cancel()
             case RecordOutcome():
                 self._record(deed)
+            case DropBatch(number=number, run_id=run_id):
+                self._log.info("batch.ended", batch_id=run_id)
+                self._forget(number)
             case _:
                 assert_never(deed)
 
@@ -265,9 +271,12 @@ class Driver:
                 code=result.error.code if result.error else "",
             )
         self._deeper.pop(number, None)
+        self._results.record(number, result)
+        self._forget(number)
+
+    def _forget(self, number: int) -> None:
         if (scope := self._call_scopes.pop(number, None)) is not None:
             scope.cancel()  # its answer is of no use any more, and its connection is
-        self._results.record(number, result)
         if not self.scheduler.in_flight:
             self._emptied.set()
             self._emptied = anyio.Event()

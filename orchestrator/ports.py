@@ -13,7 +13,7 @@ from orchestrator.core.actions import (
     SubmitToolOutputs,
 )
 from orchestrator.core.failures import Failure
-from orchestrator.core.model import Request, Result, Seen, ToolCall, ToolOutput
+from orchestrator.core.model import Prepared, Request, Result, Seen, ToolCall, ToolOutput
 
 
 class CallKind(StrEnum):
@@ -24,6 +24,8 @@ class CallKind(StrEnum):
     SUBMIT = "submit"
     CANCEL = "cancel"
     FETCH = "fetch"
+    PREPARE = "prepare"  # what a create needs before: a file, a thread, a look
+    REMOVE = "remove"  # what nobody needs any more
 
 
 class CallFailed(Exception):  # noqa: N818 - named for what happened, like all our errors
@@ -62,7 +64,9 @@ class Api(Protocol):
     Every method raises `CallFailed` when the call as a whole failed.
     """
 
-    async def create(self, action: CreateRun) -> Seen: ...
+    async def create(self, action: CreateRun) -> Seen | Prepared:
+        """The run, or what another create call needs that will be asked for."""
+        ...
 
     async def check(self, action: CheckRuns) -> Mapping[int, Seen | Failure]:
         """What was seen of each run, by its number. A run left out was not in the list."""

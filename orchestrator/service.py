@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+import msgspec
 from openai import AsyncOpenAI
 from structlog.typing import FilteringBoundLogger
 
@@ -19,7 +20,9 @@ from orchestrator.adapters.request_file import RequestDefaults, request_from
 from orchestrator.adapters.tools import Tool, Toolbox
 from orchestrator.apis.agent_sessions import AgentSessions
 from orchestrator.apis.assistants import Assistants
+from orchestrator.apis.batch import Batch
 from orchestrator.apis.client import make_client
+from orchestrator.apis.composing import function_tool
 from orchestrator.apis.direct import Direct
 from orchestrator.apis.responses import Responses
 from orchestrator.apis.transport import CallRecord, Transport
@@ -63,14 +66,23 @@ class Orchestrator:
         tpm: Tokens per minute of each model. None: what the server's headers say.
         checks_rpm: Status checks per minute, when they have a limit of their own.
         connections: Calls that may be out at the same time; each is one task and one connection.
-        max_in_flight: Runs that may be in flight at the same time.
+        max_in_flight: Requests that may be in flight at the same time; 1,000 unless given, and
+            250,000 by batch.
         tools_at_once: Tool handlers that may be at work at the same time.
         tool_timeout_seconds: For one call of a tool; the model is told when it is over.
         turns_max: Times that one request may ask for tools before it counts as failed.
         attempts_max: Failures of one call in a row, and runs of one request, before it counts as
             failed. Being turned away by a rate limit is not a failure.
         deadline_seconds: From the first call for a request to its end, retries and tools included;
-            then its run is cancelled on the server and its outcome is `timed_out`.
+            then its run is cancelled on the server and its outcome is `timed_out`. An hour unless
+            given; for what goes by batch 72 hours, from the first batch.
+        via: "batch" sends what the Batch API takes there: at half the price, within a day. All
+            else goes as usual.
+        enqueued_tokens: Prompt tokens that all batches of a model may hold at a time. None: what
+            the server says when it refuses one.
+        batch_lines: Requests in one batch, at most.
+        direct_below: When fewer requests than this are left for a batch, each is sent by itself.
+        delete_files: Whether the uploaded file of a batch that is over is removed.
         cancel_on_exit: Whether runs still at work when the block is left are cancelled on the
             server. Otherwise they go on there, and cost what they cost.
         url: For requests that name none.
@@ -94,12 +106,17 @@ class Orchestrator:
         tpm: float | None = None,
         checks_rpm: float | None = None,
         connections: int = Settings.connections,
-        max_in_flight: int = Settings.max_in_flight,
+        max_in_flight: int | None = None,
         tools_at_once: int = Settings.tools_at_once,
         tool_timeout_seconds: float = Settings.tool_timeout_seconds,
         turns_max: int = Rules.turns_max,
         attempts_max: int = Rules.attempts_max,
-        deadline_seconds: float = Rules.deadline_seconds,
+        deadline_seconds: float | None = None,
+        via: str | None = None,
+        enqueued_tokens: int | None = None,
+        batch_lines: int = Settings.batch_lines,
+        direct_below: int = Settings.direct_below,
+        delete_files: bool = False,
         cancel_on_exit: bool = False,
         url: str | None = None,
         model: str | None = None,
@@ -119,13 +136,20 @@ class Orchestrator:
             turns_max=turns_max,
             attempts_max=attempts_max,
             deadline_seconds=deadline_seconds,
+            via=via,
+            enqueued_tokens=enqueued_tokens,
+            batch_lines=batch_lines,
+            direct_below=direct_below,
+            delete_files=delete_files,
             cancel_on_exit=cancel_on_exit,
             seed=seed,
         )
         self._driver: Driver | None = None
         self._given_client = client
         self._tools = Toolbox(tools, tool_timeout_seconds=tool_timeout_seconds)
-        self._defaults = RequestDefaults(url=url, model=model, body=body or {})
+        self._defaults = RequestDefaults(
+            url=url, model=model, body=body or {}, via_batch=self.settings.via_batch
+        )
         self._log = log or quiet_log()
         self._on_call = on_call
         self._stack: AsyncExitStack | None = None
@@ -138,7 +162,7 @@ class Orchestrator:
         """
         if self._stack is not None:
             raise OrchestratorClosed
-        self._desk = Desk(self.settings.max_in_flight)
+        self._desk = Desk(self.settings.places)
         self._broken: BaseException | None = None
         self._stopped_by_us = False
         async with AsyncExitStack() as stack:
@@ -194,16 +218,21 @@ class Orchestrator:
             client, clock, name=name, on_limits=self._limiter.told, on_call=self._tell_of_call
         )
         schemas = self._tools.schemas
+        direct = Direct(self._transport, schemas)
+        line_bytes = sum(len(msgspec.json.encode(function_tool(schema))) for schema in schemas)
         chance = random.Random(settings.seed).random  # noqa: S311 - it only spreads the checks
         return Driver(
-            scheduler=Scheduler(settings.rules(), chance),
+            scheduler=Scheduler(settings.rules(line_bytes=line_bytes), chance),
             apis={
                 Family.RESPONSES: Responses(self._transport, schemas, name),
                 Family.ASSISTANTS: Assistants(self._transport, name, answers_tools=bool(schemas)),
                 Family.AGENT_SESSIONS: AgentSessions(
                     self._transport, name, tool_names=frozenset(self._tools.names)
                 ),
-                Family.DIRECT: Direct(self._transport, schemas),
+                Family.BATCH: Batch(
+                    self._transport, direct, name, delete_files=settings.delete_files
+                ),
+                Family.DIRECT: direct,
             },
             limiter=self._limiter,
             tools=self._tools,
@@ -296,7 +325,7 @@ class Orchestrator:
         for the garbage collector.
         """
         driver = self._open_driver()
-        feed = Feed(driver, self._desk, self.settings.max_in_flight)
+        feed = Feed(driver, self._desk, self.settings.places)
         self._tasks.start_soon(feed.read, requests, self._as_request)
         try:
             async with aclosing(feed.results()) as results:

@@ -19,7 +19,7 @@ from support.processes import EmulatorProcess, emulator_process
 import orchestrator
 from orchestrator.adapters.request_file import RequestDefaults, RequestFile
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME, SUMMARY_NAME
-from orchestrator.apis.transport import QUOTA_CODES
+from orchestrator.apis.refusals import QUOTA_CODES
 from orchestrator.cli import exit_codes
 from orchestrator.cli.app import app
 from orchestrator.core.failures import (

@@ -36,6 +36,7 @@ from orchestrator.apis.reading import (
 from orchestrator.apis.responses import seen_of
 from orchestrator.apis.transport import Reply, Transport
 from orchestrator.core.actions import (
+    BatchLine,
     CancelRun,
     CheckRuns,
     CreateRun,
@@ -67,7 +68,7 @@ class Direct:
 
     def __init__(self, transport: Transport, tools: Sequence[ToolSchema]) -> None:
         self._transport = transport
-        self._answers_tools = bool(tools)
+        self.answers_tools = bool(tools)
         self._tools = {
             CHAT_URL: [chat_tool(tool) for tool in tools],
             RESPONSES_URL: [function_tool(tool) for tool in tools],
@@ -75,19 +76,32 @@ class Direct:
 
     async def create(self, action: CreateRun) -> Seen:
         """Send the request and wait for its answer."""
-        fields = self._fields(action.request)
+        fields = self.fields_for(action)
         return await self._ask(CallKind.CREATE, fields, action.request, action.deadline_at)
 
     async def submit(self, action: SubmitToolOutputs) -> Seen:
         """Send the conversation so far with the tool outputs at its end."""
+        fields = self.fields_for(action)
+        return await self._ask(CallKind.SUBMIT, fields, action.request, action.deadline_at)
+
+    def fields_for(self, action: CreateRun | SubmitToolOutputs | BatchLine) -> Fields:
+        """The body of a call, as it goes out by itself or as a line of a batch."""
         fields = self._fields(action.request)
+        if isinstance(action, CreateRun) or not action.outputs:
+            return fields
         release_tool_choice(fields)
         so_far = array_of(action.continuation or b"[]")
         if action.request.url == CHAT_URL:
             fields["messages"] = raw(so_far + [raw(output_message(o)) for o in action.outputs])
         else:
             fields["input"] = raw(so_far + [raw(output_item(o)) for o in action.outputs])
-        return await self._ask(CallKind.SUBMIT, fields, action.request, action.deadline_at)
+        return fields
+
+    def seen_in(self, reply: Reply, fields: Fields, url: str) -> Seen:
+        """What an answer says, however it came. Raises CallFailed where it can't be read."""
+        if url == RESPONSES_URL:
+            return self._response_seen(reply, fields)
+        return self._answer_seen(reply, fields, url)
 
     async def check(self, action: CheckRuns) -> Mapping[int, Seen | Failure]:
         """Never asked: the table of states has no checks for this family."""
@@ -119,13 +133,11 @@ class Direct:
             lane=request.model,
             timeout_seconds=max(left, 1.0),
         )
-        if request.url == RESPONSES_URL:
-            return self._response_seen(reply, fields)
-        return self._answer_seen(reply, fields, request.url)
+        return self.seen_in(reply, fields, request.url)
 
     def _response_seen(self, reply: Reply, fields: Fields) -> Seen:
         unix_now = self._transport.clock.unix()
-        seen = seen_of(reply, unix_now, answers_tools=self._answers_tools)
+        seen = seen_of(reply, unix_now, answers_tools=self.answers_tools)
         if seen.status is Status.PENDING:
             # Asked for at once, and put into the background all the same: nobody would look again.
             return Seen(seen.run_id, Status.UNKNOWN, seen.said)
@@ -151,7 +163,7 @@ class Direct:
             error = error_of(answer, "error", otherwise="failed")
             return Seen(run_id, Status.FAILED, "error", error=error, answer=kept)
         message = _message(answer) if url == CHAT_URL else {}
-        tool_calls = _tool_calls(message) if self._answers_tools else ()
+        tool_calls = _tool_calls(message) if self.answers_tools else ()
         seen = Seen(
             run_id=run_id,
             status=Status.REQUIRES_ACTION if tool_calls else Status.COMPLETED,

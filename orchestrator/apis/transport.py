@@ -7,12 +7,12 @@ nowhere else.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import count
-from typing import Any
+from typing import Any, BinaryIO
 
 import anyio
 import httpx2
@@ -20,32 +20,9 @@ import msgspec
 import openai
 from openai import AsyncOpenAI
 
+from orchestrator.apis.refusals import MESSAGE_CHARACTERS_MAX, refusal
 from orchestrator.core.failures import Cause, Failure
 from orchestrator.ports import CallFailed, CallKind, Clock, LimitsTold
-
-# 402 and these codes mean that no waiting helps: somebody has to pay.
-# Source: the vendor's guide on error codes, and codes seen on compatible servers.
-QUOTA_CODES = frozenset(
-    {
-        "insufficient_quota",
-        "quota_exceeded",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "credit_balance_exhausted",
-        "access_terminated",
-    }
-)
-
-CAUSE_OF_STATUS = {
-    400: Cause.BAD_REQUEST,
-    401: Cause.AUTHENTICATION,
-    402: Cause.QUOTA,
-    403: Cause.PERMISSION,
-    404: Cause.NOT_FOUND,
-    408: Cause.SERVER_ERROR,  # the server gave up reading; nothing was done
-    409: Cause.CONFLICT,
-    429: Cause.RATE_LIMITED,
-}
 
 # Raised while the request was on its way out: the server has nothing, or half a body, and has not
 # acted upon it. By name: who uses another HTTP library (httpx, aiohttp) gets other classes.
@@ -59,11 +36,14 @@ RETRY_AFTER_SECONDS_MAX = 3_600.0
 
 CALL_ID_HEADER = "X-Client-Request-Id"
 
+# How the SDK is told not to read an answer by itself.
+STREAM_HEADER = {"X-Stainless-Raw-Response": "stream"}
+
 # Calls that only look or start something are answered within seconds; a minute is a dead server.
 CALL_TIMEOUT_SECONDS = 60.0
 
-# An error message for people ends here; some servers send pages.
-MESSAGE_CHARACTERS_MAX = 500
+# A file has up to 200 MB, which takes half an hour at 1 Mbit/s.
+FILE_TIMEOUT_SECONDS = 1_800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +123,7 @@ class Transport:
 
         Args:
             kind: What it is counted as.
-            method: GET or POST.
+            method: GET, POST or DELETE.
             path: Below the client's base url, for example /responses.
             body: JSON text; goes out as it is.
             lane: Whose limits the answer's headers tell.
@@ -153,14 +133,66 @@ class Transport:
         Raises:
             CallFailed: Anything else than an answer with status 2xx.
         """
+
+        async def exchange(ours: Mapping[str, str]) -> httpx2.Response:
+            return await self._exchange(method, path, body, {**ours, **(headers or {})})
+
+        return await self._perform(kind, exchange, lane, timeout_seconds)
+
+    async def upload(
+        self,
+        kind: CallKind,
+        path: str,
+        fields: Mapping[str, str],
+        name: str,
+        file: BinaryIO,
+        *,
+        lane: str,
+    ) -> Reply:
+        """Send a form with a file in it, which is read as it goes out. Raises CallFailed."""
+
+        async def exchange(ours: Mapping[str, str]) -> httpx2.Response:
+            file.seek(0)
+            options = self._options({**ours, "Content-Type": "multipart/form-data"})
+            return await self._client.post(
+                path,
+                cast_to=httpx2.Response,
+                body=fields,
+                files={"file": (name, file, "application/jsonl")},
+                options=options,
+            )
+
+        return await self._perform(kind, exchange, lane, FILE_TIMEOUT_SECONDS)
+
+    async def download(self, kind: CallKind, path: str, into: BinaryIO, *, lane: str) -> None:
+        """Fetch what may be too large for memory. Raises CallFailed."""
+
+        async def exchange(ours: Mapping[str, str]) -> httpx2.Response:
+            options = self._options({**ours, **STREAM_HEADER})
+            response = await self._client.get(path, cast_to=httpx2.Response, options=options)
+            try:
+                async for part in response.aiter_bytes():
+                    into.write(part)
+            finally:
+                await response.aclose()
+            return httpx2.Response(response.status_code, headers=_about(response))
+
+        await self._perform(kind, exchange, lane, FILE_TIMEOUT_SECONDS)
+
+    async def _perform(
+        self,
+        kind: CallKind,
+        exchange: Callable[[Mapping[str, str]], Awaitable[httpx2.Response]],
+        lane: str,
+        timeout_seconds: float,
+    ) -> Reply:
+        """Count a call, bound its time, and sort out what goes wrong with it."""
         call_id = f"{self._name}-{next(self._sequence)}"
         sent_at = self._clock.now()
         status = "cancelled"
         try:
             with anyio.fail_after(timeout_seconds):
-                response = await self._exchange(
-                    method, path, body, {CALL_ID_HEADER: call_id, **(headers or {})}
-                )
+                response = await exchange({CALL_ID_HEADER: call_id})
             status = str(response.status_code)
             self._tell_limits(lane, response, sent_at)
             return _reply(response)
@@ -193,17 +225,23 @@ class Transport:
     async def _exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> httpx2.Response:
-        options: Any = {"max_retries": 0, "headers": headers}
-        if not self._has_own_timeout:
-            options["timeout"] = httpx2.Timeout(None, connect=openai.DEFAULT_TIMEOUT.connect)
+        options = self._options(headers)
         if method == "GET":
             return await self._client.get(path, cast_to=httpx2.Response, options=options)
+        if method == "DELETE":
+            return await self._client.delete(path, cast_to=httpx2.Response, options=options)
         if body is None or self._takes_bytes:
             return await self._client.post(
                 path, cast_to=httpx2.Response, content=body, options=options
             )
         decoded = msgspec.json.decode(body)
         return await self._client.post(path, cast_to=httpx2.Response, body=decoded, options=options)
+
+    def _options(self, headers: Mapping[str, str]) -> Any:
+        options: dict[str, Any] = {"max_retries": 0, "headers": headers}
+        if not self._has_own_timeout:
+            options["timeout"] = httpx2.Timeout(None, connect=openai.DEFAULT_TIMEOUT.connect)
+        return options
 
     def _tell_limits(self, lane: str, response: httpx2.Response, sent_at: float) -> None:
         headers = response.headers
@@ -218,6 +256,16 @@ class Transport:
 
 
 _NOTHING_TOLD = LimitsTold()
+
+
+def _about(response: httpx2.Response) -> dict[str, str]:
+    """What the headers say beside the size and the form of what was read already."""
+    said = ("x-request-id", "openai-poll-after-ms")
+    return {
+        name: value
+        for name, value in response.headers.items()
+        if name in said or name.startswith("x-ratelimit-")
+    }
 
 
 def _reply(response: httpx2.Response) -> Reply:
@@ -237,36 +285,13 @@ def _reply(response: httpx2.Response) -> Reply:
 
 
 def _refusal(error: openai.APIStatusError, clock: Clock) -> Failure:
-    status_code = error.status_code
-    codes, message = _what_it_says(error)
-    cause = CAUSE_OF_STATUS.get(status_code)
-    if cause is None:
-        cause = Cause.SERVER_ERROR if status_code >= 500 else Cause.BAD_REQUEST  # noqa: PLR2004 - HTTP
-    # 400 too: that is how some say that the billing limit is reached.
-    if cause is not Cause.SERVER_ERROR and not QUOTA_CODES.isdisjoint(codes):
-        cause = Cause.QUOTA
-    return Failure(
-        cause=cause,
-        message=f"HTTP {status_code}: {message}",
-        code=codes[0] if codes else "",
-        status_code=status_code,
-        retry_after_seconds=_retry_after(error.response, clock),
-        request_id=error.response.headers.get("x-request-id", ""),
+    response = error.response
+    failure = refusal(error.status_code, error.body or response.reason_phrase)
+    return replace(
+        failure,
+        retry_after_seconds=_retry_after(response, clock),
+        request_id=response.headers.get("x-request-id", ""),
     )
-
-
-def _what_it_says(error: openai.APIStatusError) -> tuple[list[str], str]:
-    """Codes, the most telling first, and message of an error body, of whatever shape."""
-    body = error.body
-    if isinstance(body, dict) and isinstance(body.get("error"), dict):
-        body = body["error"]
-    if isinstance(body, dict):
-        codes = [str(body[key])[:100] for key in ("code", "type") if body.get(key)]
-        message = body.get("message") or body.get("detail") or body.get("error") or body
-    else:
-        codes, message = [], body or error.response.reason_phrase
-    text = " ".join(str(message).split())
-    return codes, text[:MESSAGE_CHARACTERS_MAX]
 
 
 def _no_answer(error: BaseException, timeout_seconds: float) -> Failure:

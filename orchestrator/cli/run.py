@@ -52,6 +52,20 @@ Deadline = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="For one request, from its first call to its end."),
 ]
+Via = Annotated[
+    str | None,
+    typer.Option(metavar="batch", help="batch: by the Batch API, at half price, within a day."),
+]
+EnqueuedTokens = Annotated[
+    int | None, typer.Option(help="Prompt tokens that the batches of a model may hold.")
+]
+DirectBelow = Annotated[
+    int | None, typer.Option(metavar="LINES", help="Fewer than this are sent without a batch.")
+]
+DeleteFiles = Annotated[
+    bool | None,
+    typer.Option("--delete-files", help="Remove the uploaded file of a batch that is over."),
+]
 LogLevel = Annotated[
     str, typer.Option(help="Least to be written to log.jsonl; debug has every call.")
 ]
@@ -72,6 +86,10 @@ def run(
     connections: Connections = None,
     tools: Tools = None,
     deadline: Deadline = None,
+    via: Via = None,
+    enqueued_tokens: EnqueuedTokens = None,
+    direct_below: DirectBelow = None,
+    delete_files: DeleteFiles = None,
     log_level: LogLevel = "info",
     quiet: Quiet = False,
 ) -> None:
@@ -97,6 +115,10 @@ def run(
         connections=connections,
         tools=tools,
         deadline_seconds=deadline,
+        via=via,
+        enqueued_tokens=enqueued_tokens,
+        direct_below=direct_below,
+        delete_files=delete_files,
     )
     job = read_job(source, overrides)
     report = _run(job, out, way, log_level, quiet=quiet)

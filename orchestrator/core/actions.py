@@ -10,10 +10,23 @@ from orchestrator.core.model import Request, Result, Seen, ToolCall, ToolOutput
 
 
 @dataclass(frozen=True, slots=True)
+class BatchLine:
+    """What a batch does for one run: it sends the request, or the tool outputs of a turn."""
+
+    number: int
+    request: Request
+    outputs: tuple[ToolOutput, ...] = ()
+    continuation: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CreateRun:
     """Send the request. `attempt` counts from 1; `deadline_at` bounds how long to wait.
 
     `group` names the runs that will be checked together with it, where the family's API can.
+    `prepared` is how the last call ended where a create takes several, and `lost` how many
+    answers were lost before: the run may be there. `lines` is what a batch carries; they are
+    given until something has been prepared.
     """
 
     number: int
@@ -21,6 +34,9 @@ class CreateRun:
     attempt: int
     deadline_at: float
     group: int = 0
+    prepared: bytes | None = None
+    lost: int = 0
+    lines: tuple[BatchLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +84,16 @@ class CancelRun:
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """Get the result of a finished run, one call at a time; `finished` is what was seen of it."""
+    """Get the result of a finished run, one call at a time; `finished` is what was seen of it.
+
+    `lines` is what a batch carries and nothing has come of yet.
+    """
 
     number: int
     run_id: str
     request: Request
     finished: Seen
+    lines: tuple[BatchLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +120,14 @@ class RecordOutcome:
     result: Result
 
 
+@dataclass(frozen=True, slots=True)
+class DropBatch:
+    """A batch is over: whoever waits for one of its lines has been told."""
+
+    number: int
+    run_id: str
+
+
 Call = CreateRun | CheckRuns | SubmitToolOutputs | CancelRun | FetchResult
-Deed = CallTool | StopTools | RecordOutcome
+Deed = CallTool | StopTools | RecordOutcome | DropBatch
 Action = Call | Deed

@@ -11,10 +11,11 @@ from orchestrator.core.actions import (
     RunToCheck,
     SubmitToolOutputs,
 )
+from orchestrator.core.batches import lines_of
 from orchestrator.core.lanes import Want
 from orchestrator.core.roster import NEVER, Roster
 from orchestrator.core.rules import Rules
-from orchestrator.core.runs import Run
+from orchestrator.core.runs import Run, Shard
 from orchestrator.core.states import Change, State
 
 # These reserve tokens with the limiter.
@@ -94,12 +95,43 @@ class Calls:
 
     def _create(self, run: Run, lane: str, now: float) -> CreateRun:
         self._roster.move(run, Change.CREATE_SENT, now)
-        if run.started_at == NEVER:
+        run.sent += 1
+        if run.shard is not None:
+            self._send_lines(run, run.shard, now)
+        elif run.started_at == NEVER:
             run.started_at = now
             run.deadline_at = now + self._rules.deadline_seconds
-        run.sent += 1
-        group = self._roster.groups.join(run, lane)
-        return CreateRun(run.number, run.request, run.sent, run.deadline_at, group)
+        again = run.prepared is not None  # the next call of the same create
+        group = run.group if again else self._roster.groups.join(run, lane)
+        lines = lines_of(run.shard) if run.shard is not None and run.prepared is None else ()
+        return CreateRun(
+            number=run.number,
+            request=run.request,
+            attempt=run.sent,
+            deadline_at=run.deadline_at,
+            group=group,
+            prepared=run.prepared,
+            lost=run.lost,
+            lines=lines,
+        )
+
+    def _send_lines(self, batch: Run, shard: Shard, now: float) -> None:
+        """Everything that a batch carries goes out with it, when it does so for the first time."""
+        if shard.places:
+            return
+        shard.places = tuple(shard.runs)
+        totals = self._roster.totals
+        totals.lines_sent += len(shard.places)
+        totals.lines_out += len(shard.places)
+        for run in shard.runs.values():
+            self._roster.schedule.drop(run.number)
+            creates = run.state is State.WAITING
+            self._roster.move(run, Change.CREATE_SENT if creates else Change.OUTPUTS_SENT, now)
+            run.sent += creates
+            if run.started_at == NEVER:
+                run.started_at = now
+                run.deadline_at = now + self._rules.batch_deadline_seconds
+            batch.deadline_at = min(batch.deadline_at, run.deadline_at)
 
     def _submit(self, run: Run, now: float) -> SubmitToolOutputs:
         answering = run.answering
@@ -133,7 +165,8 @@ class Calls:
         if run.finished is None:  # the table lets a run be FINISHED only by what was seen
             raise AssertionError(run)
         self._roster.move(run, Change.FETCH_SENT, now)
-        return FetchResult(run.number, run.run_id, run.request, run.finished)
+        lines = lines_of(run.shard) if run.shard is not None else ()
+        return FetchResult(run.number, run.run_id, run.request, run.finished, lines)
 
     def _checked(self, run: Run, now: float) -> None:
         self._roster.move(run, Change.CHECK_SENT, now)

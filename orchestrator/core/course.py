@@ -35,9 +35,25 @@ class Course:
     def created(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         run.creates += 1
         run.created_at = now
+        if seen.found:
+            run.lost -= 1
+            self._roster.totals.creates_lost -= 1
         self._roster.totals.created += 1
         self._roster.totals.created_to_check += run.request.family is not Family.DIRECT
         return self._accepted(run, seen, now)
+
+    def prepared(self, run: Run, continuation: bytes, now: float) -> Iterator[Deed]:
+        """The next call of its create may go out."""
+        run.prepared = continuation
+        run.failures = run.waits = 0
+        self._roster.move(run, Change.PREPARED, now)
+        if run.stop is not None:
+            yield from self._endings.stop(run, run.stop, now)
+        elif self._endings.creates_stopped is not None:
+            stopped = self._endings.creates_stopped
+            yield from self._endings.end(run, Outcome.STOPPED, now, error=stopped)
+        else:
+            self._roster.line_up(run, now, first=True)
 
     def outputs_accepted(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         run.turns += 1
@@ -62,12 +78,12 @@ class Course:
             yield from self._not_understood(run, seen, now)
             return
         if seen.status is Status.PENDING:
-            yield from self._still_running(run, seen.look_again_seconds, now)
+            yield from self.still_running(run, seen.look_again_seconds, now)
             return
         if seen.status is Status.REQUIRES_ACTION and _all_answered(run, seen):
             yield from self._asked_again(run, seen, now)
             return
-        self._note_delay(run, seen, now)
+        self.note_delay(run, seen, now)
         run.usage += seen.usage
         if seen.status is Status.REQUIRES_ACTION:
             yield from self._call_tools(run, seen, now)
@@ -76,14 +92,16 @@ class Course:
         else:
             yield from self._finished(run, seen, now)
 
-    def _still_running(self, run: Run, hint: float | None, now: float) -> Iterator[Deed]:
+    def still_running(self, run: Run, hint: float | None, now: float) -> Iterator[Deed]:
         self._roster.move(run, Change.SEEN_PENDING, now)
         run.pending_at = now
         if run.stop is not None and run.cancels == 0:
             yield from self._endings.stop(run, run.stop, now)
             return
         keeps = FACTS[run.request.family].keeps_result_seconds
-        gap = self._rules.polling.gap_seconds(run.looks, hint, keeps, self._chance())
+        left = 1.0 if run.stop is not None else self._roster.groups.part_left(run.group)
+        polling = self._rules.polling if run.shard is None else self._rules.batch_polling
+        gap = polling.gap_seconds(run.looks, hint, keeps, self._chance(), left)
         self._roster.wake(run, now + gap)
 
     def _finished(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
@@ -101,7 +119,7 @@ class Course:
         run.usage += seen.usage
         if seen.status is Status.PENDING:
             run.finished = None
-            yield from self._still_running(run, None, now)
+            yield from self.still_running(run, None, now)
         elif self._worth_another_run(run, seen):
             self._run_again(run, seen, now)
         elif seen.status is Status.COMPLETED and seen.continuation is not None:
@@ -149,11 +167,12 @@ class Course:
         self._roster.totals.retries += 1
         self._roster.move(run, Change.RUN_AGAIN, now, seen.error.code if seen.error else "")
         run.run_id = ""
+        run.prepared = None
         failed = max(run.attempts_failed, 1)
         gap = self._rules.backoff.gap_seconds(failed, None, self._chance())
         self._roster.wake(run, now + gap)
 
-    def _note_delay(self, run: Run, seen: Seen, now: float) -> None:
+    def note_delay(self, run: Run, seen: Seen, now: float) -> None:
         """How late we noticed: by the server's clock, but never more than the gap before.
 
         Without the server's word, half the gap: the end is equally likely anywhere in it.
@@ -201,7 +220,7 @@ class Course:
         """The run asks for something that it will not get."""
         if FACTS[run.request.family].waits_for_outputs:
             run.stop = stop
-            yield from self._still_running(run, None, now)
+            yield from self.still_running(run, None, now)
         else:
             yield from self._endings.end(
                 run, stop.outcome, now, answer=seen.answer, error=stop.error
@@ -225,7 +244,7 @@ class Course:
             yield from self._stop_asking(run, run.stop or stop, seen, now)
             return
         run.looks = 0
-        yield from self._still_running(run, None, now)
+        yield from self.still_running(run, None, now)
 
     def tool_finished(self, run: Run, output: ToolOutput, now: float) -> Iterator[Deed]:
         answering = run.answering

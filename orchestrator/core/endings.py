@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from orchestrator.core.actions import Deed, RecordOutcome, StopTools
-from orchestrator.core.model import Answer, Outcome, Result, RunError, Times
+from orchestrator.core.actions import Deed, DropBatch, RecordOutcome, StopTools
+from orchestrator.core.model import Answer, Family, Outcome, Result, RunError, Times
 from orchestrator.core.roster import NEVER, Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run, Stop
@@ -28,11 +28,20 @@ class Endings:
         error: RunError | None = None,
         times: Times | None = None,
     ) -> Iterator[Deed]:
-        """The request has its outcome; nothing more is done about it."""
+        """The request has its outcome; nothing more is done about it.
+
+        What a batch still carries ends as the batch does.
+        """
         if run.state is State.TOOLS:
             yield StopTools(run.number)
+        carried = list(run.shard.runs.values()) if run.shard is not None else ()
+        for each in carried:
+            yield from self.end(each, outcome, now, error=error)
         self._roster.move(run, Change.ENDED, now, outcome)
         self._roster.forget(run, now)
+        if run.shard is not None:
+            yield DropBatch(run.number, run.run_id)
+            return
         self._roster.totals.outcomes[outcome] += 1
         yield RecordOutcome(
             run.number,
@@ -50,6 +59,7 @@ class Endings:
                 lost=run.lost,
                 seconds=now - run.started_at if run.started_at < NEVER else 0.0,
                 times=times,
+                batch_usage=run.batch_usage,
             ),
         )
 
@@ -60,11 +70,17 @@ class Endings:
         may become a run that has to be cancelled, or whose id has to be known.
         """
         run.stop = stop
+        if run.request.family is Family.DIRECT:
+            yield from self._stop_call(run, stop, now)
+            return
         if stop.cancel_remote and (run.state is State.STOPPING or run.state in DONE):
             return  # its cancel waits already, or there is nothing left to cancel
         table = TABLE[run.request.family]
         if stop.cancel_remote:
-            awaited, grace = run.state in CALL_OUT, self._rules.cancel_grace_seconds
+            awaited = run.state in CALL_OUT
+            grace = self._rules.cancel_grace_seconds
+            if run.request.family is Family.BATCH:
+                grace = self._rules.batch_cancel_grace_seconds
         else:
             may_become_a_run = (run.state, Change.SEEN_PENDING) in table
             awaited = run.state is State.CREATING and may_become_a_run
@@ -80,6 +96,16 @@ class Endings:
             self._roster.line_up(run, now)
             return
         yield from self.end(run, stop.outcome, now, error=stop.error)
+
+    def _stop_call(self, run: Run, stop: Stop, now: float) -> Iterator[Deed]:
+        """What answers at once leaves no run on the server: it is enough not to wait for it.
+
+        A batch that nobody waits for any more is stopped in the same way as its last run.
+        """
+        batch = run.batch
+        yield from self.end(run, stop.outcome, now, error=stop.error)
+        if batch is not None and batch.shard is not None and not batch.shard.runs:
+            yield from self.stop(batch, stop, now)
 
     def deadline_passed(self, run: Run, now: float) -> Iterator[Deed]:
         if run.stop is not None:
@@ -99,6 +125,9 @@ class Endings:
 
     def stop_creates(self, error: RunError, now: float) -> Iterator[Deed]:
         """Create nothing more. What waits to be created ends; what runs is seen to its end."""
-        self.creates_stopped = self.creates_stopped or error
+        if self.creates_stopped is not None:
+            return  # since then nothing has begun to wait
+        self.creates_stopped = error
         for run in [run for run in self._roster.runs.values() if run.state is State.WAITING]:
-            yield from self.end(run, Outcome.STOPPED, now, error=error)
+            if run.number in self._roster.runs:  # what a batch carries ends with it
+                yield from self.end(run, Outcome.STOPPED, now, error=error)

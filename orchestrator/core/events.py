@@ -23,6 +23,14 @@ class RunCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class RunPrepared:
+    """A call that a create needs before it was answered: a file was uploaded, a thread made."""
+
+    number: int
+    continuation: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CreateFailed:
     """A create call was refused, or its answer was lost."""
 
@@ -63,6 +71,15 @@ class ResultFetched:
 
     number: int
     seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class LineAnswered:
+    """A line in a batch's files, which is about the run `number`."""
+
+    batch: int
+    number: int
+    answer: Seen | Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +155,7 @@ class TimePassed:
 
 RunEvent = (
     RunCreated
+    | RunPrepared
     | CreateFailed
     | RunSeen
     | CheckFailed
@@ -151,4 +169,4 @@ RunEvent = (
     | CancelFailed
     | StopRequested
 )
-Event = RunEvent | RequestAdmitted | CreatesStopped | TimePassed
+Event = RunEvent | LineAnswered | RequestAdmitted | CreatesStopped | TimePassed

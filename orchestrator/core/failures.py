@@ -26,6 +26,7 @@ class Cause(StrEnum):
     BAD_REQUEST = "bad_request"
     SERVER_ERROR = "server_error"
     INTERNAL = "internal_error"  # our own fault
+    UNDONE = "undone"  # its batch ended before its turn; nothing was done or paid
 
 
 class Verdict(StrEnum):
@@ -73,6 +74,7 @@ VERDICT_ON_CREATE: Mapping[Cause, Verdict] = MappingProxyType(
         Cause.BAD_REQUEST: Verdict.FAIL,  # deterministic: the same body gives the same answer
         Cause.SERVER_ERROR: Verdict.RETRY,
         Cause.INTERNAL: Verdict.FAIL,  # a bug must not pay for the same work ten times
+        Cause.UNDONE: Verdict.WAIT,  # goes into the next batch, until its deadline
     }
 )
 

@@ -18,6 +18,7 @@ COMPLETIONS_URL = "/v1/completions"
 MODERATIONS_URL = "/v1/moderations"
 THREADS_RUNS_URL = "/v1/threads/runs"  # creates thread and run in one call
 SESSIONS_URL = "/v1/agents/sessions"
+BATCHES_URL = "/v1/batches"
 
 URLS = (
     RESPONSES_URL,
@@ -27,6 +28,11 @@ URLS = (
     MODERATIONS_URL,
     THREADS_RUNS_URL,
     SESSIONS_URL,
+)
+
+# What a batch can carry (API reference; /v1/videos and /v1/images have no family here yet).
+URLS_BY_BATCH = frozenset(
+    {RESPONSES_URL, CHAT_URL, EMBEDDINGS_URL, COMPLETIONS_URL, MODERATIONS_URL}
 )
 
 # Runs on a thread that is there already; the id is the server's.
@@ -67,6 +73,8 @@ FACTS: Mapping[Family, FamilyFacts] = MappingProxyType(
         Family.AGENT_SESSIONS: FamilyFacts(
             runs_per_check=100, waits_for_outputs=True, fetches_result=True
         ),
+        # `GET /batches?limit=100`; output files are kept for 30 days.
+        Family.BATCH: FamilyFacts(runs_per_check=100, fetches_result=True),
         # Answers at once, so there is nothing to check.
         Family.DIRECT: FamilyFacts(),
     }

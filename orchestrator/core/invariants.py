@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 from orchestrator.core.roster import NEVER, WANTED_IN, Roster
 from orchestrator.core.runs import Run
@@ -18,7 +19,7 @@ def check(scheduler: Scheduler) -> None:
     """
     roster = scheduler.roster
     for run in roster.runs.values():
-        for wrong in _wrong_with(run, roster):
+        for wrong in chain(_wrong_with(run, roster), _wrong_with_batch(run, roster)):
             raise InvariantBroken(what=wrong, story=roster.story.of(run.number))
     for wrong in _wrong_with_counts(roster):
         raise InvariantBroken(what=wrong, story="(about all runs)")
@@ -36,6 +37,7 @@ def _wrong_with(run: Run, roster: Roster) -> Iterator[str]:
         and not scheduled
         and not _lined_up(run, roster)
         and not waits_its_turn
+        and not _waits_for_batch(run, roster)
     ):
         yield f"run {run.number} is watched by nobody ({run.state})"
     if run.state is State.TOOLS:
@@ -51,15 +53,32 @@ def _wrong_with(run: Run, roster: Roster) -> Iterator[str]:
         yield f"run {run.number} runs without an id"
 
 
+def _wrong_with_batch(run: Run, roster: Roster) -> Iterator[str]:
+    if run.batch is not None and run.batch.number not in roster.runs:
+        yield f"run {run.number} waits for a batch that is over"
+    if run.shard is not None and any(run.shard.runs[n].batch is not run for n in run.shard.runs):
+        yield f"batch {run.number} carries what does not know of it"
+
+
 def _lined_up(run: Run, roster: Roster) -> bool:
     want = WANTED_IN[run.state]
     return run.number in roster.lane_for(run, want).waiting[want]
 
 
+def _waits_for_batch(run: Run, roster: Roster) -> bool:
+    """In an open shard, in a batch that was not sent yet, or as such a batch, for room."""
+    packing = roster.packing
+    return run.batch is not None or packing.holds(run) or packing.queue.holds(run)
+
+
 def _wrong_with_counts(roster: Roster) -> Iterator[str]:
     totals = roster.totals
-    if totals.in_flight != len(roster.runs):
+    if totals.in_flight + totals.batches_open != len(roster.runs):
         yield f"{totals.in_flight} in flight by the counts, {len(roster.runs)} held"
+    shards = [run.shard for run in roster.runs.values() if run.shard is not None]
+    lines_out = sum(len(shard.runs) for shard in shards if shard.places)
+    if totals.lines_out != lines_out:
+        yield f"{totals.lines_out} lines out by the counts, {lines_out} in batches"
     by_state = Counter(run.state for run in roster.runs.values())
     if by_state != +totals.in_state:
         yield f"states counted as {dict(+totals.in_state)}, found {dict(by_state)}"

@@ -16,6 +16,9 @@ from enum import StrEnum
 
 CREATE_SHARE = 10
 
+# The lane of batches, whose limits are no model's. No model has such a name.
+BATCH_LANE = "(batches)"
+
 
 class Want(StrEnum):
     """What a run waits to have done."""

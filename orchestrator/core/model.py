@@ -4,11 +4,13 @@ Words are used as the README's glossary has them. Times are seconds on the drive
 floats; only their differences mean anything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
+
+from orchestrator.core.failures import Failure
 
 
 class Family(StrEnum):
@@ -17,6 +19,7 @@ class Family(StrEnum):
     RESPONSES = "responses"  # /v1/responses in the background: create, check, continue
     ASSISTANTS = "assistants"  # runs on threads
     AGENT_SESSIONS = "agent_sessions"  # a session's turn
+    BATCH = "batch"  # one run carries the requests of many lines, as a file
     DIRECT = "direct"  # endpoints that answer at once
 
 
@@ -72,7 +75,8 @@ class Request:
     """One line of input.
 
     `tokens` is the estimate that is reserved with the limiter before the request is sent:
-    characters / 4 plus the output tokens that the body allows.
+    characters / 4 plus the output tokens that the body allows. With `via_batch` the request goes
+    out as a line of a batch; `body_bytes` and `inputs` say how much of a batch it takes.
     """
 
     custom_id: str
@@ -83,6 +87,9 @@ class Request:
     body: Body = field(repr=False)
     line: int = 0  # in the input file, from 1; 0 when there is no file
     thread: str = ""  # requests with the same thread are run one after another
+    via_batch: bool = False
+    body_bytes: int = 0
+    inputs: int = 1  # texts to be embedded, which batches count
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +162,36 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call that a create needs before it was answered; `continuation` tells the next one."""
+
+    continuation: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSeen:
+    """What is seen of a batch beside its status.
+
+    Attributes:
+        answered: Lines that the server has answered so far, refusals included.
+        line_errors: What its validation says of lines, by their place in the file from 1.
+        queue_tokens_max: Prompt tokens that may wait for a model, when that is why it was refused.
+        lines: What came of lines, by the number of their run; read lazily, and only once.
+    """
+
+    answered: int = 0
+    line_errors: Mapping[int, RunError] = field(default_factory=dict)
+    queue_tokens_max: int | None = None
+    lines: Iterable[tuple[int, "Seen | Failure"]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What a call or a webhook told us about a run.
 
     `unanswerable` is why what the run asks for can't be given; the run is then not waited for.
-    `lives_seconds` is how long after its creation the server stops waiting for tool outputs.
+    `lives_seconds` is how long after its creation the server stops waiting for tool outputs, or
+    working on a batch. `found` says that a create whose answer was lost had worked after all.
     """
 
     run_id: str
@@ -175,6 +207,8 @@ class Seen:
     unanswerable: RunError | None = None
     lives_seconds: float | None = None
     times: Times | None = None
+    batch: BatchSeen | None = None
+    found: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +232,7 @@ class Result:
     sent: int = 0  # create calls, answered or not; 0: this request has cost nothing
     lost: int = 0  # calls whose answer was lost, so that their work may be paid for nothing
     times: Times | None = None  # of the last run, where its server tells them
+    batch_usage: Usage = NO_USAGE  # part of `usage`: at the price of the Batch API
 
     @property
     def custom_id(self) -> str:

@@ -10,6 +10,7 @@ URLS_OF = {
     Family.RESPONSES: "`/v1/responses`",
     Family.ASSISTANTS: "`/v1/threads/runs`, `/v1/threads/{id}/runs`",
     Family.AGENT_SESSIONS: "`/v1/agents/sessions`",
+    Family.BATCH: "with `--via batch`: all that is direct, and `/v1/responses`",
     Family.DIRECT: "`/v1/chat/completions`, `/v1/embeddings`, `/v1/completions`, "
     "`/v1/moderations`, `/v1/responses` with `background: false`",
 }
@@ -35,12 +36,18 @@ def _supports(family: Family) -> Iterator[str]:
         yield f"one call for up to {facts.runs_per_check} runs"
     else:
         yield "one call a run"
-    yield "the run waits on the server" if facts.waits_for_outputs else "go on in a new call"
+    if family is Family.BATCH:
+        yield "go on in another batch"
+    else:
+        yield "the run waits on the server" if facts.waits_for_outputs else "go on in a new call"
     cancels = (State.RUNNING, Change.STOP_WANTED) in table
     while_tools = (State.TOOLS, Change.STOP_WANTED) in table
     yield (
         ("yes, tools or not" if while_tools else "yes") if cancels else "nothing is left to cancel"
     )
+    if family is Family.BATCH:
+        yield "in files; what it left undone goes into another batch"
+        return
     again = "; an expired run is started again" if facts.runs_again_when_expired else ""
     yield (
         "fetched by a call of its own" if facts.fetches_result else "comes with the answer"

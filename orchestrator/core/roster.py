@@ -6,12 +6,15 @@ deadline; a run that waits for time is in the schedule only.
 """
 
 from collections import deque
+from collections.abc import Iterable
 
+from orchestrator.core.families import BATCHES_URL
 from orchestrator.core.groups import Groups
-from orchestrator.core.lanes import Lane, Want
-from orchestrator.core.model import Request
+from orchestrator.core.lanes import BATCH_LANE, Lane, Want
+from orchestrator.core.model import Family, Request
+from orchestrator.core.packing import Packing
 from orchestrator.core.rules import Rules
-from orchestrator.core.runs import Run
+from orchestrator.core.runs import Run, Shard
 from orchestrator.core.schedule import Schedule
 from orchestrator.core.states import DONE, Change, State, next_state
 from orchestrator.core.story import Story
@@ -30,6 +33,15 @@ STATE_OF = {want: state for state, want in WANTED_IN.items()}
 
 NEVER = float("inf")
 
+SENDS = frozenset({Want.CREATE, Want.SUBMIT})
+
+
+class _NoBody:
+    """What a batch has: its lines have bodies."""
+
+    def read(self) -> bytes:
+        return b""
+
 
 class Roster:
     """All runs in flight."""
@@ -41,6 +53,9 @@ class Roster:
         self.story = Story()
         self.totals = Totals()
         self.groups = Groups()
+        self.packing = Packing(rules)
+        self._batches_issued = 0
+        self._direct_below = rules.batch_direct_below
         self._threads: dict[str, deque[int]] = {}
         self._checks_lane = rules.checks_lane
 
@@ -49,7 +64,7 @@ class Roster:
         totals = self.totals
         totals.admitted += 1
         totals.in_state[run.state] += 1
-        totals.in_flight_max = max(totals.in_flight_max, len(self.runs))
+        totals.in_flight_max = max(totals.in_flight_max, totals.in_flight)
         self.story.tell(now, number, "admitted", request.custom_id)
         return run
 
@@ -100,9 +115,15 @@ class Roster:
         self.schedule.put(run.number, until)
 
     def line_up(self, run: Run, now: float, *, first: bool = False) -> None:
-        """Let this run wait for the permit that its state calls for."""
+        """Let this run wait for the permit that its state calls for, or for a batch."""
         want = WANTED_IN[run.state]
         run.due_at = min(run.due_at, now)
+        if run.request.via_batch and not run.direct and want in SENDS:
+            closed = self.packing.add(run, now)
+            self.watch_deadline(run)
+            if closed is not None:
+                self._launch(closed, now)
+            return
         queue = self.lane_for(run, want).waiting[want]
         if first:
             queue.appendleft(run.number)
@@ -120,8 +141,10 @@ class Roster:
             self.schedule.put(run.number, until)
 
     def lane_for(self, run: Run, want: Want) -> Lane:
-        of_model = want in {Want.SUBMIT, Want.CREATE} or self._checks_lane is None
-        name = run.request.model if of_model else self._checks_lane or ""
+        if want not in SENDS and self._checks_lane is not None:
+            name = self._checks_lane
+        else:
+            name = BATCH_LANE if run.request.family is Family.BATCH else run.request.model
         lane = self.lanes.get(name)
         if lane is None:
             lane = self.lanes[name] = Lane(name)
@@ -146,6 +169,78 @@ class Roster:
         self.totals.in_state[run.state] -= 1
         self.groups.leave(run)
         del self.runs[run.number]
+        if run.shard is not None:
+            self._batch_is_over(run, run.shard, now)
+        elif run.batch is not None:
+            self.take_out(run)
+        elif run.request.via_batch:
+            self.packing.remove(run)
         following = self._next_on_thread(run)
         if following is not None and following.state is State.WAITING:
             self.line_up(following, now)
+
+    # Batches.
+
+    def close_shards(self, now: float) -> None:
+        """For these shards nothing more has come for a while."""
+        for shard in self.packing.take_closed(now):
+            if len(shard.runs) >= self._direct_below:
+                self._launch(shard, now)
+                continue
+            for run in shard.runs.values():
+                run.direct = True
+                self.line_up(run, now)
+
+    def _launch(self, shard: Shard, now: float) -> None:
+        """Make a batch of a shard. Its number is below 0, so it is no request's."""
+        self._batches_issued += 1
+        request = Request(
+            custom_id=f"batch-{self._batches_issued}",
+            url=BATCHES_URL,
+            family=Family.BATCH,
+            model=shard.model,
+            tokens=0,
+            body=_NoBody(),
+        )
+        batch = Run(-self._batches_issued, request, due_at=now, shard=shard)
+        self.runs[batch.number] = batch
+        self.totals.batches_open += 1
+        self.totals.in_state[batch.state] += 1
+        for run in shard.runs.values():
+            run.batch = batch
+        self.story.tell(now, batch.number, "packed", f"{len(shard.runs)} lines")
+        if self.packing.queue.enter(batch, shard):
+            self.line_up(batch, now)
+
+    def take_out(self, run: Run) -> None:
+        """This run does not wait for its line any more."""
+        shard = run.batch.shard if run.batch is not None else None
+        if shard is not None:
+            del shard.runs[run.number]
+            self.totals.lines_out -= bool(shard.places)
+        run.batch = None
+
+    def pack_again(self, runs: Iterable[Run], now: float) -> None:
+        """What was packed together is packed anew, because the limits are others now."""
+        for run in list(runs):
+            self.take_out(run)
+            self.line_up(run, now)
+
+    def _batch_is_over(self, batch: Run, shard: Shard, now: float) -> None:
+        self.totals.batches_open -= 1
+        self.totals.lines_answered_there -= shard.answered
+        self.packing.queue.leave(batch, shard)
+        while (following := self.packing.queue.take_next(shard.model)) is not None:
+            self._let_in(following, now)
+
+    def _let_in(self, batch: Run, now: float) -> None:
+        shard = batch.shard
+        if shard is None:
+            return
+        queue = self.packing.queue
+        if shard.tokens > queue.tokens_max(shard.model) and len(shard.runs) > 1:
+            queue.enter(batch, shard)
+            self.pack_again(shard.runs.values(), now)
+            self.forget(batch, now)
+        elif queue.enter(batch, shard):
+            self.line_up(batch, now)

@@ -10,6 +10,11 @@ class Rules:
     """How the scheduler treats runs. Everything that repeats has a bound."""
 
     polling: Polling = field(default_factory=Polling)
+
+    # Batches take minutes to a day, and one call looks at a hundred of them.
+    batch_polling: Polling = field(
+        default_factory=lambda: Polling(first_seconds=2.0, gap_seconds_max=60.0)
+    )
     backoff: Backoff = field(default_factory=Backoff)
 
     # From the first create of a request to its end, retries and tool turns included. Deep research
@@ -63,6 +68,41 @@ class Rules:
     # An execution that is stopped waits this long for the answers of creates that are out, to know
     # the ids of their runs.
     stop_grace_seconds: float = 2.0
+
+    # From the first batch of a request to its end: three windows of 24 hours, so that what two
+    # batches left undone is not given up.
+    batch_deadline_seconds: float = 259_200.0
+
+    # A batch that says nothing of its window has 24 hours, the only one there is. When it has not
+    # ended an hour later, its server has forgotten it, and it is cancelled.
+    batch_window_seconds: float = 86_400.0
+    batch_late_seconds: float = 3_600.0
+
+    # "up to 10 minutes", says the API reference of a batch that is being cancelled.
+    batch_cancel_grace_seconds: float = 900.0
+
+    # What one batch takes. 200 MB are the limit of the file; what is added to each line is only
+    # estimated when it is packed.
+    batch_lines_max: int = 50_000
+    batch_inputs_max: int = 50_000
+    batch_bytes_max: int = 190_000_000
+
+    # What a line has around its body: custom_id, method, url, and the tools where there are some.
+    batch_line_bytes: int = 200
+
+    # Prompt tokens that all batches of a model may hold at a time; None: as the server's refusals
+    # say ("enqueued token limit").
+    batch_queue_tokens: int | None = None
+
+    # While somebody else's batches fill the queue of a model, it is tried so often.
+    batch_queue_retry_seconds: float = 300.0
+
+    # A batch is closed when nothing more has come for it for a while, or after a minute.
+    batch_idle_seconds: float = 2.0
+    batch_open_seconds_max: float = 60.0
+
+    # Fewer lines than this are not worth a batch: each is sent by itself, at the full price.
+    batch_direct_below: int = 0
 
     # The name of the lane for checks and cancels when they have a limit of their own; None: they
     # share the lane of their model. Whether checks count against a model's limit is not documented.

@@ -46,6 +46,27 @@ class Stop:
 
 
 @dataclass(slots=True, eq=False)
+class Shard:
+    """What one batch carries: runs of one url and one model, each waiting for its line.
+
+    `places` is the order of the lines in the file, settled when it is sent for the first time.
+    `answered` is by the server's count, `delivered` counts lines that came back.
+    """
+
+    url: str
+    model: str
+    opened_at: float
+    runs: "dict[int, Run]" = field(default_factory=dict)
+    custom_ids: set[str] = field(default_factory=set)  # tell its lines apart
+    places: tuple[int, ...] = ()
+    bytes: int = 0
+    tokens: int = 0
+    inputs: int = 0
+    answered: int = 0
+    delivered: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Run:
     """One request on its way. Times are on the driver's clock; `inf` means not yet."""
 
@@ -80,3 +101,8 @@ class Run:
     finished: Seen | None = None  # what was seen last, while the result is fetched
     group: int = 0  # the runs that it is checked together with
     alone: bool = False  # the last list did not show it
+    prepared: bytes | None = None  # how the call before ended, where a create takes several
+    shard: Shard | None = None  # of a batch: what it carries
+    batch: "Run | None" = None  # that carries it
+    direct: bool = False  # is sent by itself, although it could go by a batch
+    batch_usage: Usage = NO_USAGE  # part of `usage`

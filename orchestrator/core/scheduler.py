@@ -13,6 +13,7 @@ from typing import assert_never
 
 from orchestrator.core import events
 from orchestrator.core.actions import Call, Deed
+from orchestrator.core.batches import Batches
 from orchestrator.core.calls import Calls
 from orchestrator.core.course import Course
 from orchestrator.core.endings import Endings
@@ -20,7 +21,7 @@ from orchestrator.core.failures import Cause, Failure
 from orchestrator.core.model import Outcome, RunError
 from orchestrator.core.roster import WANTED_IN, Roster
 from orchestrator.core.rules import Rules
-from orchestrator.core.runs import Run, Stop
+from orchestrator.core.runs import Run, Shard, Stop
 from orchestrator.core.setbacks import Setbacks, error_of
 from orchestrator.core.states import DONE, Change, State
 from orchestrator.core.totals import Totals
@@ -41,6 +42,7 @@ class Scheduler:
         self._endings = Endings(self.roster, rules)
         self._course = Course(self.roster, rules, self._endings, chance)
         self._setbacks = Setbacks(self.roster, rules, self._endings, chance)
+        self._batches = Batches(self.roster, rules, self._endings, self._course, self._setbacks)
 
     @property
     def totals(self) -> Totals:
@@ -57,11 +59,12 @@ class Scheduler:
 
     def next_due(self) -> float | None:
         """When `TimePassed` will change something; None when only an answer will."""
-        due_at = self.roster.schedule.next_due()
-        trial_until = None if self._calls.trial_over else self._calls.trial_until
-        if due_at is None or trial_until is None:
-            return trial_until if due_at is None else due_at
-        return min(due_at, trial_until)
+        moments = (
+            self.roster.schedule.next_due(),
+            self.roster.packing.next_due(),
+            None if self._calls.trial_over else self._calls.trial_until,
+        )
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def busy_lanes(self) -> list[str]:
         """The lanes in which something may wait for a permit."""
@@ -85,7 +88,9 @@ class Scheduler:
         """
         return list(self._deeds_after(event, now))
 
-    def _deeds_after(self, event: events.Event, now: float) -> Iterator[Deed]:
+    def _deeds_after(  # noqa: PLR0911 - one arm for each kind of event
+        self, event: events.Event, now: float
+    ) -> Iterator[Deed]:
         match event:
             case events.RequestAdmitted():
                 return self._admitted(event, now)
@@ -93,18 +98,43 @@ class Scheduler:
                 return self._time_passed(now)
             case events.CreatesStopped(code=code, reason=reason):
                 return self._endings.stop_creates(RunError(code, reason), now)
+            case events.LineAnswered():
+                return self._batches.line_answered(event, now)
             case events.CreateFailed(failure=failure) if self._finds_no_server(failure):
                 gap = self._rules.backoff.gap_seconds(self._calls.unreached + 1, None, 0.5)
                 self._calls.no_connection(gap, now)
                 if self._calls.unreached >= self._rules.unreached_max:
                     return self._endings.give_up_all(event.number, error_of(failure), now)
-            case events.RunCreated() | events.CreateFailed():
+            case events.RunCreated() | events.RunPrepared() | events.CreateFailed():
                 self._calls.trial_over = True
         run = self.roster.runs.get(event.number)
-        return iter(()) if run is None else self._told_of(run, event, now)
+        if run is None:
+            return iter(())
+        if run.shard is not None:
+            return self._told_of_batch(run, run.shard, event, now)
+        return self._told_of(run, event, now)
 
     def _finds_no_server(self, failure: Failure) -> bool:
         return failure.cause is Cause.NOT_SENT and not self._calls.trial_over
+
+    def _told_of_batch(
+        self, batch: Run, shard: Shard, event: events.RunEvent, now: float
+    ) -> Iterator[Deed]:
+        """What is otherwise than with a run of one request."""
+        match event:
+            case events.RunCreated(seen=seen):
+                return self._batches.created(batch, shard, seen, now)
+            case events.RunSeen(seen=seen):
+                batch.failures = batch.missing = batch.waits = 0
+                batch.alone = False
+                return self._batches.seen(batch, shard, seen, now)
+            case events.CancelAccepted(seen=seen):
+                batch.cancels += 1
+                return self._batches.seen(batch, shard, seen, now)
+            case events.ResultFetched(seen=seen):
+                return self._batches.fetched(batch, shard, seen, now)
+            case _:
+                return self._told_of(batch, event, now)
 
     def _told_of(  # noqa: C901, PLR0911, PLR0912 - one arm for each event
         self, run: Run, event: events.RunEvent, now: float
@@ -112,6 +142,8 @@ class Scheduler:
         match event:
             case events.RunCreated(seen=seen):
                 return self._course.created(run, seen, now)
+            case events.RunPrepared(continuation=continuation):
+                return self._course.prepared(run, continuation, now)
             case events.OutputsAccepted(seen=seen):
                 return self._course.outputs_accepted(run, seen, now)
             case events.RunSeen(seen=seen):
@@ -154,9 +186,14 @@ class Scheduler:
 
     def _time_passed(self, now: float) -> Iterator[Deed]:
         self._calls.end_trial(now)
+        self.roster.close_shards(now)
         for number in self.roster.schedule.take_due(now):
-            run = self.roster.runs[number]
-            if now >= run.deadline_at and run.state not in DONE:
+            run = self.roster.runs.get(number)
+            if run is None:
+                continue  # it ended with the batch that carried it
+            if run.shard is not None and now >= run.deadline_at and run.state not in DONE:
+                yield from self._batches.deadline_passed(run, run.shard, now)
+            elif now >= run.deadline_at and run.state not in DONE:
                 yield from self._endings.deadline_passed(run, now)
             elif run.state is State.TOOLS:
                 yield from self._course.tools_too_late(run, now)

@@ -64,7 +64,10 @@ class Setbacks:
             return
         totals.retries += 1
         self._roster.move(run, back, now, failure.cause)
-        self._roster.wake(run, now + self._gap(run, failure))
+        gap = self._gap(run, failure)
+        if run.shard is not None and failure.maybe_done:
+            gap = max(gap, self._rules.list_lag_seconds)  # then a list shows whether it is there
+        self._roster.wake(run, now + gap)
 
     def outputs_failed(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
         """Tool outputs were refused, or nobody knows.

@@ -12,6 +12,26 @@ INFINITE = float("inf")
 
 # One call in 16 hours; what is smaller is a slip, and its reciprocal overflows.
 NUMBER_MIN = 0.001
+BATCH = "batch"
+
+# A run in flight takes about half a kilobyte. Batches hold 50,000 requests each.
+IN_FLIGHT = 1_000
+IN_FLIGHT_BY_BATCH = 250_000
+
+# What may be 0 or is no amount at all.
+NO_AMOUNTS = frozenset({"seed", "via", "direct_below"})
+
+WHOLE = frozenset(
+    {
+        "connections",
+        "max_in_flight",
+        "tools_at_once",
+        "turns_max",
+        "attempts_max",
+        "enqueued_tokens",
+        "batch_lines",
+    }
+)
 MAY_BE_ENDLESS = frozenset({"deadline_seconds", "tool_timeout_seconds"})
 
 
@@ -27,28 +47,55 @@ class Settings:
     tpm: float | None = None  # tokens per minute of each model; None likewise
     checks_rpm: float | None = None  # status checks per minute; None: they count against `rpm`
     connections: int = 32  # calls that may be out at the same time
-    max_in_flight: int = 1_000  # runs that may be in flight at the same time
+    max_in_flight: int | None = None  # requests at the same time; None: 1,000, by batch 250,000
     tools_at_once: int = 64  # tool handlers that may be at work at the same time
     tool_timeout_seconds: float = 60.0  # for one call of a tool
     turns_max: int = Rules.turns_max  # times that a request may ask for tools
     attempts_max: int = Rules.attempts_max  # failures of one call in a row, and runs of a request
-    deadline_seconds: float = Rules.deadline_seconds  # from a request's first create to its end
+    deadline_seconds: float | None = None  # from a request's first create; None: 1 h, by batch 72 h
+    via: str | None = None  # "batch": by the Batch API, what it can take
+    enqueued_tokens: int | None = None  # prompt tokens of a model in all batches; None: as told
+    batch_lines: int = Rules.batch_lines_max  # in one batch
+    direct_below: int = Rules.batch_direct_below  # fewer lines than this go without a batch
+    delete_files: bool = False  # remove the uploaded file of a batch that is over
     cancel_on_exit: bool = False  # cancel what is still at work on the server
     seed: int | None = None  # for the jitter; None: different each time
 
     def __post_init__(self) -> None:
+        if self.via not in {None, BATCH}:
+            problem, cure = "there is no such way", 'Say "batch", or leave it out.'
+            raise SettingUnusable(name="via", value=self.via, problem=problem, cure=cure)
+        below: object = self.direct_below
+        if type(below) is not int or below < 0:
+            problem = "it must be a whole number, 0 or greater"
+            raise SettingUnusable(name="direct_below", value=below, problem=problem, cure="")
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or value is None or field.name == "seed":
+            if isinstance(value, bool) or value is None or field.name in NO_AMOUNTS:
                 continue
-            problem = _problem_with(value, whole=isinstance(field.default, int))
-            if problem is not None and not (value == INFINITE and field.name in MAY_BE_ENDLESS):
-                raise SettingUnusable(name=field.name, value=value, problem=problem, cure="")
+            wrong = _problem_with(value, whole=field.name in WHOLE)
+            if wrong is not None and not (value == INFINITE and field.name in MAY_BE_ENDLESS):
+                raise SettingUnusable(name=field.name, value=value, problem=wrong, cure="")
 
-    def rules(self) -> Rules:
-        """The part that the core needs."""
+    @property
+    def via_batch(self) -> bool:
+        return self.via == BATCH
+
+    @property
+    def places(self) -> int:
+        """How many requests may be in flight at the same time."""
+        return self.max_in_flight or (IN_FLIGHT_BY_BATCH if self.via_batch else IN_FLIGHT)
+
+    def rules(self, *, line_bytes: int = 0) -> Rules:
+        """The part that the core needs; `line_bytes` is what is added to each line of a batch."""
+        given = self.deadline_seconds
         return Rules(
-            deadline_seconds=self.deadline_seconds,
+            deadline_seconds=Rules.deadline_seconds if given is None else given,
+            batch_deadline_seconds=Rules.batch_deadline_seconds if given is None else given,
+            batch_lines_max=self.batch_lines,
+            batch_line_bytes=Rules.batch_line_bytes + line_bytes,
+            batch_queue_tokens=self.enqueued_tokens,
+            batch_direct_below=self.direct_below,
             attempts_max=self.attempts_max,
             turns_max=self.turns_max,
             checks_lane=None if self.checks_rpm is None else CHECKS_LANE,

@@ -34,6 +34,7 @@ class Change(StrEnum):
 
     CREATE_SENT = "create sent"
     CREATE_FAILED = "create failed"
+    PREPARED = "prepared"
     SEEN_PENDING = "seen pending"
     SEEN_TOOL_CALLS = "seen tool calls"
     RUN_AGAIN = "to be run again"
@@ -112,6 +113,7 @@ _HELD: dict[tuple[State, Change], State] = _POLLED | {
     (_S.ANSWERED, _C.STOP_WANTED): _S.STOPPING,
     (_S.TOOLS, _C.TOOLS_TOO_LATE): _S.RUNNING,
     (_S.SUBMITTING, _C.OUTPUTS_REFUSED): _S.RUNNING,
+    (_S.CREATING, _C.PREPARED): _S.WAITING,
     (_S.CREATING, _C.SEEN_FINISHED): _S.FINISHED,
     (_S.CHECKING, _C.SEEN_FINISHED): _S.FINISHED,
     (_S.SUBMITTING, _C.SEEN_FINISHED): _S.FINISHED,
@@ -125,12 +127,23 @@ _HELD: dict[tuple[State, Change], State] = _POLLED | {
     (_S.FETCHING, _C.ENDED): _S.ENDED,
 }
 
+_ABOUT_TOOLS = frozenset({_S.TOOLS, _S.ANSWERED, _S.SUBMITTING})
+
+# A batch asks for nothing and is not run again: what it leaves undone goes into another batch, line
+# by line. The runs that it carries are in states of their own, as if each was a call.
+_BATCH: dict[tuple[State, Change], State] = {
+    (state, change): following
+    for (state, change), following in _HELD.items()
+    if _ABOUT_TOOLS.isdisjoint({state, following}) and change is not _C.RUN_AGAIN
+}
+
 TABLE: Mapping[Family, Mapping[tuple[State, Change], State]] = MappingProxyType(
     {
         Family.DIRECT: MappingProxyType(_AT_ONCE),
         Family.RESPONSES: MappingProxyType(_POLLED),
         Family.ASSISTANTS: MappingProxyType(_HELD),
         Family.AGENT_SESSIONS: MappingProxyType(_HELD),
+        Family.BATCH: MappingProxyType(_BATCH),
     }
 )
 

@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 from orchestrator.core.model import NO_USAGE, Outcome, Result, RunError, Usage
 from orchestrator.core.totals import Totals
 
+# What a token costs by the Batch API, as a part of its price (API guide).
+BATCH_PRICE_PART = 0.5
+
 # Codes come from servers, so their number has to be bounded; what comes later counts as OTHER.
 FAILURE_CODES_MAX = 100
 OTHER = "other"
@@ -69,7 +72,7 @@ class Tally:
         self.outcomes[result.outcome] += 1
         if result.usage != NO_USAGE:
             self.tokens += result.usage
-            self._add_cost(result.request.model, result.usage)
+            self._add_cost(result)
         if result.outcome is not Outcome.COMPLETED:
             self._add_failure(result)
 
@@ -107,10 +110,13 @@ class Tally:
         """Why requests failed, the commonest reason first."""
         return sorted(self._failures.values(), key=lambda group: -group.count)
 
-    def _add_cost(self, model: str, usage: Usage) -> None:
-        price = self._price(model, usage)
+    def _add_cost(self, result: Result) -> None:
+        model, batched = result.request.model, result.batch_usage
+        price = self._price(model, result.usage)
         if price is not None:
             self._cost_usd += price
+            if batched != NO_USAGE:
+                self._cost_usd -= (1 - BATCH_PRICE_PART) * (self._price(model, batched) or 0.0)
         elif len(self._unpriced) <= UNPRICED_NAMED_MAX:
             self._unpriced.add(_readable(model, CODE_CHARACTERS_MAX))
 
@@ -180,6 +186,12 @@ class Tally:
             "retries": totals.retries,
             "creates_lost": totals.creates_lost,
             "tool_failures": totals.tool_failures,
+            "batches": {
+                "created": totals.batches,
+                "by_end": dict(totals.batches_by_end),
+                "lines_sent": totals.lines_sent,
+                "lines_answered": totals.lines_answered,
+            },
             "turns": totals.turns,
             "tool_calls": totals.tool_calls,
             "tokens": {

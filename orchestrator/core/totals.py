@@ -17,7 +17,7 @@ class Totals:
     """Counts since the start; `in_state` is how things stand now."""
 
     admitted: int = 0
-    in_flight_max: int = 0
+    in_flight_max: int = 0  # batches not counted, but what they carry
     created: int = 0
     created_to_check: int = 0  # of these, runs that are looked at until they end
     checks: int = 0
@@ -27,6 +27,13 @@ class Totals:
     waits: int = 0  # calls turned away by a rate limit
     tool_failures: int = 0  # of the tool calls; the model was told
     creates_lost: int = 0  # calls whose answer was lost: what they did may be paid for nothing
+    batches_open: int = 0
+    batches: int = 0  # created
+    batches_by_end: Counter[str] = field(default_factory=Counter)  # in the server's word
+    lines_sent: int = 0  # in batches
+    lines_answered: int = 0  # of these, with an answer or an error of its own in a batch's files
+    lines_out: int = 0  # in batches that are out now
+    lines_answered_there: int = 0  # of these, by the servers' counts
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     in_state: Counter[State] = field(default_factory=Counter)
     # Seconds from the end of a run (or its wish for tools) to our noticing, 8 bytes a run.
@@ -38,4 +45,5 @@ class Totals:
 
     @property
     def in_flight(self) -> int:
+        """Requests; batches are not among them."""
         return self.admitted - self.ended

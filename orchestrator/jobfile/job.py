@@ -35,9 +35,17 @@ class Overrides:
     connections: int | None = None
     tools: Path | None = None
     deadline_seconds: float | None = None
+    via: str | None = None
+    enqueued_tokens: int | None = None
+    direct_below: int | None = None
+    delete_files: bool | None = None
 
 
-OVERRIDABLE_LIMITS = (
+OVERRIDABLE = (
+    "via",
+    "enqueued_tokens",
+    "direct_below",
+    "delete_files",
     "rpm",
     "tpm",
     "checks_rpm",
@@ -108,28 +116,35 @@ def _read_folder(folder: Path, said: Overrides) -> Job:
 
 def _job(source: Path, name: str, requests: Path, table: JobTable, said: Overrides) -> Job:
     """The job that the table asks for, the overrides put on top."""
-    limits = {
-        field: value
-        for field, value in msgspec.structs.asdict(table.limits).items()
-        if value is not None
+    by_table = {
+        "limits": msgspec.structs.asdict(table.limits),
+        "batch": msgspec.structs.asdict(table.batch),
+        "": {"via": table.via},
     }
+    given = {
+        name: {field: value for field, value in fields.items() if value is not None}
+        for name, fields in by_table.items()
+    }
+    limits = {field: value for fields in given.values() for field, value in fields.items()}
     overriding = {
-        field: value for field in OVERRIDABLE_LIMITS if (value := getattr(said, field)) is not None
+        field: value for field in OVERRIDABLE if (value := getattr(said, field)) is not None
     }
     defaults = table.defaults
     # First as the file has them: what is wrong there must not be hidden by an override, and the
     # message must name the file.
     try:
-        where = "limits"
-        Settings(**limits)
+        for where, fields in given.items():  # noqa: B007 - the message names it
+            Settings(**fields)
         where = "defaults"
         RequestDefaults(defaults.url, defaults.model, defaults.body)
     except SettingUnusable as error:
+        said_there = f"{error.name} = {error.value!r}: {error.problem}"
         raise JobUnusable(
             path=source,
-            problem=f"[{where}] {error.name} = {error.value!r}: {error.problem}",
+            problem=f"[{where}] {said_there}" if where else said_there,
             cure=error.cure or "Correct it, or leave it out for the default.",
         ) from None
+    settings = Settings(**(limits | overriding))
     return Job(
         name=name,
         source=source,
@@ -138,8 +153,9 @@ def _job(source: Path, name: str, requests: Path, table: JobTable, said: Overrid
             defaults.url if said.url is None else said.url,
             defaults.model if said.model is None else said.model,
             defaults.body,
+            via_batch=settings.via_batch,
         ),
-        settings=Settings(**(limits | overriding)),
+        settings=settings,
         tools=_tools(source, table) if said.tools is None else said.tools,
         emulator=table.emulator,
     )

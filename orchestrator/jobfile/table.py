@@ -75,14 +75,25 @@ class EmulatorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_expires_seconds: float | None = None
 
 
+class BatchTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[batch]`: for `via = "batch"`; fields of Settings, where they are told what they mean."""
+
+    enqueued_tokens: int | None = None
+    batch_lines: int | None = None
+    direct_below: int | None = None
+    delete_files: bool | None = None
+
+
 class JobTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole job.toml."""
 
     name: str | None = None
     requests: str | None = None
     tools: str | None = None
+    via: str | None = None
     defaults: DefaultsTable = DefaultsTable()
     limits: LimitsTable = LimitsTable()
+    batch: BatchTable = BatchTable()
     emulator: EmulatorTable | None = None
 
 
@@ -90,6 +101,7 @@ TABLES: Mapping[str, type[msgspec.Struct]] = {
     "": JobTable,
     "defaults": DefaultsTable,
     "limits": LimitsTable,
+    "batch": BatchTable,
     "emulator": EmulatorTable,
 }
 

@@ -155,11 +155,11 @@ class TestStopRequested:
         assert kinds(play.calls()) == [CancelRun]
 
     def test_a_direct_request_has_nothing_to_cancel(self):
-        """Its answer is awaited, and kept when it is a result."""
+        """It leaves no run on the server: it is enough not to wait for it any more."""
         play = Play().creating(family=Family.DIRECT)
 
-        assert play.stop() == []
-        assert endings(play.tell(RunCreated(1, ended()))) == {1: Outcome.COMPLETED}
+        assert endings(play.stop()) == {1: Outcome.CANCELLED}
+        assert play.tell(RunCreated(1, ended())) == []
 
 
 class TestCancelling:

@@ -245,6 +245,9 @@ class RequestFile:
                 body=_BodyInFile(self, line),
                 line=line.number,
                 thread=found.thread,
+                via_batch=found.via_batch,
+                body_bytes=len(found.content),
+                inputs=found.inputs,
             )
 
     def sendable(self, line: _Line) -> Sendable:

@@ -54,4 +54,7 @@ def request_from(
         tokens=found.tokens,
         body=BodyInMemory(found.content),
         thread=found.thread,
+        via_batch=found.via_batch,
+        body_bytes=len(found.content),
+        inputs=found.inputs,
     )

@@ -30,6 +30,7 @@ from orchestrator.core.families import (
     SESSIONS_URL,
     THREADS_RUNS_URL,
     URLS,
+    URLS_BY_BATCH,
     family_for,
     thread_of,
 )
@@ -86,6 +87,7 @@ class RequestDefaults:
     """What a job or the command line says for all lines that don't say it themselves.
 
     `url` is for lines without url, `model` and the members of `body` for bodies that lack them.
+    With `via_batch`, what the Batch API takes goes there.
 
     Raises:
         SettingUnusable: The url is not one of ours, or a value can't be written as JSON.
@@ -94,6 +96,7 @@ class RequestDefaults:
     url: str | None = None
     model: str | None = None
     body: Mapping[str, Any] = field(default_factory=dict)
+    via_batch: bool = False
     members: Mapping[str, Raw] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -127,6 +130,8 @@ class Sendable:
     tokens: int
     content: bytes = field(repr=False)
     thread: str = ""
+    via_batch: bool = False
+    inputs: int = 1
 
 
 def sendable(text: bytes, defaults: RequestDefaults, number: int) -> Sendable:
@@ -159,16 +164,23 @@ def _sendable(
     url = _url(_string(line, "url"), fields, defaults, bare=bare)
     if bare:
         changed = _make_bare_body_fit(fields, url) or changed
-    family = family_for(url, background=_is_background(fields))
+    by_batch = defaults.via_batch and url in URLS_BY_BATCH
+    family = family_for(url, background=_is_background(fields) and not by_batch)
     changed = _complete(fields, defaults, family) or changed
 
+    if by_batch:
+        # A batch is in the background already.
+        changed = fields.pop("background", None) is not None or changed
     model = _model(fields, family)
     _check_work(fields, url)
     _check_flags(fields, family)
     content = msgspec.json.encode(fields) if changed else given.strip()
     tokens = _tokens(fields, content, url)
     model = sys.intern(model)
-    return Sendable(custom_id, url, family, model, tokens, content, thread_of(url))
+    inputs = _inputs(fields) if by_batch and url == EMBEDDINGS_URL else 1
+    return Sendable(
+        custom_id, url, family, model, tokens, content, thread_of(url), by_batch, inputs
+    )
 
 
 def known_url(said: str) -> str:
@@ -352,6 +364,17 @@ def _check_flags(fields: dict[str, Raw], family: Family) -> None:
             problem='"store" is false, but a response in the background is always stored',
             cure='Add "background": false to the body, or remove "store".',
         )
+
+
+def _inputs(fields: dict[str, Raw]) -> int:
+    """How many texts are to be embedded; a list of numbers is one text, as tokens."""
+    given = bytes(fields.get("input", b""))
+    if not given.startswith(b"["):
+        return 1
+    texts = msgspec.json.decode(given, type=list[Raw])
+    if texts and bytes(texts[0])[:1] in {b'"', b"["}:
+        return len(texts)
+    return 1
 
 
 def _tokens(fields: dict[str, Raw], content: bytes, url: str) -> int:
