@@ -233,7 +233,7 @@ class Execution:
         calls = self._orchestrator.calls.total()
         self._pace.note(now, tally.ended)
         in_state = totals.in_state
-        at_work = in_state[State.RUNNING] + in_state[State.CHECKING]
+        at_work = in_state[State.RUNNING] + in_state[State.CHECKING] + totals.lines_out
         at_tools = in_state[State.TOOLS] + in_state[State.ANSWERED] + in_state[State.SUBMITTING]
         passed = now - self._began_at
         return Standing(
@@ -250,6 +250,8 @@ class Execution:
             cost_usd=tally.cost_usd,
             seconds_left=self._pace.seconds_left(self._total - tally.ended),
             seconds_passed=passed,
+            batches=totals.batches_open,
+            answered_in_batches=totals.lines_answered_there,
         )
 
     def _summary(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from orchestrator.adapters.progress import (
     LiveDisplay,
     PlainLines,
     Silence,
+    plain_line,
     progress_for,
 )
 from orchestrator.core.tally import Standing
@@ -240,3 +242,10 @@ def test_nothing_shown(kind):
     stream = kind()
     progress_for(stream, name="job").close()
     assert not stream.getvalue()
+
+
+def test_batches_tell_what_they_have_answered():
+    """Their results come when they end; until then the server's count shows that they live."""
+    standing = replace(STANDING, batches=2, running=1_000, answered_in_batches=412)
+
+    assert "running 1,000 (412 answered in 2 batches)" in plain_line("job", standing)

@@ -166,7 +166,7 @@ def _bar(total: int, ended: int) -> ProgressBar:
 def _states(standing: Standing) -> list[Text]:
     return [
         _word("waiting", f"{standing.waiting:,}"),
-        _word("running", f"{standing.running:,}"),
+        _word("running", _running(standing)),
         _word("tools", f"{standing.tools:,}"),
         _word("done", f"{standing.done:,}", "green"),
         _word("failed", f"{standing.failed:,}", "red" if standing.failed else ""),
@@ -203,7 +203,7 @@ def plain_line(name: str, standing: Standing) -> str:
     fields = [
         f"{name} {_ended_of_total(standing)}",
         f"waiting {standing.waiting:,}",
-        f"running {standing.running:,}",
+        f"running {_running(standing)}",
         f"tools {standing.tools:,}",
         f"done {standing.done:,}",
         f"failed {standing.failed:,}",
@@ -222,6 +222,14 @@ def _ended_of_total(standing: Standing) -> str:
     # Rounded down: 100 % means that nothing is left.
     percent = 100 * standing.ended // standing.total if standing.total else 100
     return f"{standing.ended:,} of {standing.total:,} ({percent} %)"
+
+
+def _running(standing: Standing) -> str:
+    running = f"{standing.running:,}"
+    if not standing.batches:
+        return running
+    batches = "1 batch" if standing.batches == 1 else f"{standing.batches:,} batches"
+    return f"{running} ({standing.answered_in_batches:,} answered in {batches})"
 
 
 def _calls(standing: Standing) -> str:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from orchestrator.apis.composing import Fields, add_metadata, fields_of, joined, raw
 from orchestrator.apis.reading import (
     arguments_of,
@@ -23,6 +25,7 @@ from orchestrator.apis.reading import (
     text_of,
     usage_of,
 )
+from orchestrator.apis.refusals import free_of_charge
 from orchestrator.apis.transport import CALL_TIMEOUT_SECONDS, Reply, Transport
 from orchestrator.core.actions import (
     CancelRun,
@@ -32,9 +35,11 @@ from orchestrator.core.actions import (
     SubmitToolOutputs,
 )
 from orchestrator.core.failures import Cause, Failure
+from orchestrator.core.families import THREADS_RUNS_URL
 from orchestrator.core.model import (
     NO_USAGE,
     Answer,
+    Prepared,
     Request,
     RunError,
     Seen,
@@ -83,18 +88,53 @@ class Assistants:
         self._transport = transport
         self._answers_tools = answers_tools
         self._key = key
+        self._apart = False  # whether this server makes threads and runs in calls of their own
 
-    async def create(self, action: CreateRun) -> Seen:
-        """Start the run, with a new thread where the request names none."""
-        fields = fields_of(action.request.body.read())
+    async def create(self, action: CreateRun) -> Seen | Prepared:
+        """Start the run, with a new thread where the request names none.
+
+        Some servers make threads and runs, but not both in one call: there it takes two.
+        """
+        request = action.request
+        fields = fields_of(request.body.read())
+        whole = request.url == THREADS_RUNS_URL
+        so_far = msgspec.json.decode(action.prepared) if action.prepared else None
+        if whole and so_far is None and self._apart:
+            so_far = {}
+        if so_far == {}:
+            return await self._make_thread(fields, request)
+        path = request.url.removeprefix("/v1")
+        if so_far is not None:
+            fields.pop("thread", None)
+            path = f"/threads/{quote(so_far['thread_id'], safe='')}/runs"
         name = f"{self._key}/{action.number}.{action.attempt}"
-        add_metadata(fields, {"orchestrator_run": name}, action.request)
+        add_metadata(fields, {"orchestrator_run": name}, request)
         left = action.deadline_at - self._transport.clock.now()
-        path = action.request.url.removeprefix("/v1")
         try:
-            return await self._post(CallKind.CREATE, path, fields, action.request, max(left, 1.0))
+            seen = await self._post(CallKind.CREATE, path, fields, request, max(left, 1.0))
         except CallFailed as failed:
+            if whole and so_far is None and failed.failure.cause is Cause.NOT_FOUND:
+                return Prepared(b"{}")
             raise CallFailed(_busy(failed.failure)) from failed
+        self._apart = self._apart or (whole and so_far is not None)
+        return seen
+
+    async def _make_thread(self, fields: Fields, request: Request) -> Prepared:
+        thread = bytes(fields.get("thread", b"{}"))
+        try:
+            reply = await self._send(
+                CallKind.PREPARE,
+                "POST",
+                "/threads",
+                request,
+                b"{}" if thread == b"null" else thread,
+            )
+        except CallFailed as failed:
+            raise free_of_charge(failed) from failed
+        thread_id = text_of(decoded(reply.body), "id")
+        if not thread_id:
+            raise malformed("the thread has no id")
+        return Prepared(msgspec.json.encode({"thread_id": thread_id}))
 
     async def check(self, action: CheckRuns) -> Mapping[int, Seen | Failure]:
         """Retrieve the run; this API can't list the runs of several threads."""

@@ -26,6 +26,7 @@ from orchestrator.apis.reading import (
     objects_of,
     text_of,
 )
+from orchestrator.apis.refusals import free_of_charge
 from orchestrator.apis.transport import CALL_TIMEOUT_SECONDS, Reply, Transport
 from orchestrator.core.actions import (
     CancelRun,
@@ -192,7 +193,7 @@ class Batch:
                     CallKind.PREPARE, "/files", {"purpose": "batch"}, name, spool, lane=BATCH_LANE
                 )
             except CallFailed as failed:
-                raise _costs_nothing(failed) from failed
+                raise free_of_charge(failed) from failed
         file_id = text_of(decoded(reply.body), "id")
         if not file_id:
             raise malformed("the uploaded file has no id")
@@ -308,12 +309,6 @@ def _path_of(run_id: str) -> str:
 def _count(value: Mapping[str, Any], key: str) -> int:
     found = value.get(key)
     return found if type(found) is int and found > 0 else 0
-
-
-def _costs_nothing(failed: CallFailed) -> CallFailed:
-    """An upload whose answer was lost is sent again, and nothing is paid for it."""
-    failure = failed.failure
-    return CallFailed(replace(failure, cause=Cause.SERVER_ERROR)) if failure.maybe_done else failed
 
 
 def _not_visible_yet(failed: CallFailed) -> CallFailed:

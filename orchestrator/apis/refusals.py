@@ -3,7 +3,10 @@
 Refusals come as answers to calls, and as lines in the files of a batch.
 """
 
+from dataclasses import replace
+
 from orchestrator.core.failures import Cause, Failure
+from orchestrator.ports import CallFailed
 
 # 402 and these codes mean that no waiting helps: somebody has to pay.
 # Source: the vendor's guide on error codes, and codes seen on compatible servers.
@@ -48,6 +51,12 @@ def refusal(status_code: int, body: object) -> Failure:
         code=codes[0] if codes else "",
         status_code=status_code,
     )
+
+
+def free_of_charge(failed: CallFailed) -> CallFailed:
+    """What costs nothing is sent again when its answer was lost, and is not counted as lost."""
+    failure = failed.failure
+    return CallFailed(replace(failure, cause=Cause.SERVER_ERROR)) if failure.maybe_done else failed
 
 
 def _what_it_says(body: object) -> tuple[list[str], str]:

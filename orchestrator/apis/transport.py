@@ -20,6 +20,7 @@ import msgspec
 import openai
 from openai import AsyncOpenAI
 
+from orchestrator.apis.event_stream import response_in
 from orchestrator.apis.refusals import MESSAGE_CHARACTERS_MAX, refusal
 from orchestrator.core.failures import Cause, Failure
 from orchestrator.ports import CallFailed, CallKind, Clock, LimitsTold
@@ -269,9 +270,11 @@ def _about(response: httpx2.Response) -> dict[str, str]:
 
 
 def _reply(response: httpx2.Response) -> Reply:
+    body: bytes | None = response.content
     if response.headers.get("content-type", "").startswith("text/event-stream"):
-        # Some servers stream unless told not to. The next answer would be of the same kind, and
-        # each is paid.
+        body = response_in(response.content)
+    if body is None:
+        # The next answer would be of the same kind, and each is paid.
         message = 'the server streams its answer; add "stream": false to the body'
         failure = Failure(Cause.BAD_REQUEST, message, status_code=response.status_code)
         raise CallFailed(failure)
@@ -279,7 +282,7 @@ def _reply(response: httpx2.Response) -> Reply:
     return Reply(
         status_code=response.status_code,
         request_id=response.headers.get("x-request-id", ""),
-        body=response.content,
+        body=body,
         look_again_seconds=None if hint is None else hint / 1000,
     )
 

@@ -104,8 +104,9 @@ class Roster:
                 change=change.value,
                 story=self.story.of(run.number),
             ) from None
-        self.totals.in_state[before] -= 1
-        self.totals.in_state[run.state] += 1
+        if run.shard is None:
+            self.totals.in_state[before] -= 1
+            self.totals.in_state[run.state] += 1
         self.story.tell(now, run.number, change, detail)
 
     def wake(self, run: Run, due_at: float) -> None:
@@ -166,12 +167,13 @@ class Roster:
 
     def forget(self, run: Run, now: float) -> None:
         self.schedule.drop(run.number)
-        self.totals.in_state[run.state] -= 1
         self.groups.leave(run)
         del self.runs[run.number]
         if run.shard is not None:
             self._batch_is_over(run, run.shard, now)
-        elif run.batch is not None:
+            return
+        self.totals.in_state[run.state] -= 1
+        if run.batch is not None:
             self.take_out(run)
         elif run.request.via_batch:
             self.packing.remove(run)
@@ -205,7 +207,6 @@ class Roster:
         batch = Run(-self._batches_issued, request, due_at=now, shard=shard)
         self.runs[batch.number] = batch
         self.totals.batches_open += 1
-        self.totals.in_state[batch.state] += 1
         for run in shard.runs.values():
             run.batch = batch
         self.story.tell(now, batch.number, "packed", f"{len(shard.runs)} lines")

@@ -236,6 +236,8 @@ class Standing:
     cost_usd: float | None  # None when there is no price
     seconds_left: float | None  # None while it can't be told
     seconds_passed: float
+    batches: int = 0  # on the server now; with them run all their lines
+    answered_in_batches: int = 0  # lines of these that the server has answered, results to come
 
     @property
     def ended(self) -> int:

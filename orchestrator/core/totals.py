@@ -35,7 +35,7 @@ class Totals:
     lines_out: int = 0  # in batches that are out now
     lines_answered_there: int = 0  # of these, by the servers' counts
     outcomes: Counter[Outcome] = field(default_factory=Counter)
-    in_state: Counter[State] = field(default_factory=Counter)
+    in_state: Counter[State] = field(default_factory=Counter)  # batches not counted
     # Seconds from the end of a run (or its wish for tools) to our noticing, 8 bytes a run.
     detection_delays_seconds: "array[float]" = field(default_factory=_doubles)
 
