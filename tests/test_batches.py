@@ -136,7 +136,7 @@ async def test_an_expired_batch_keeps_what_was_done_and_sends_the_rest_again():
     lines = lines_of(played)
     assert (lines["sent"], lines["billed"], lines["expired"]) == (1_400, 1_000, 400)
     totals = played.orchestrator.totals
-    assert (totals.lines_sent, totals.lines_answered) == (1_400, 1_400)
+    assert (totals.lines_sent, totals.lines_answered, totals.lines_undone) == (1_400, 1_000, 400)
     assert totals.batches_by_end == {"expired": 1, "completed": 1}
     tokens = sum(result.usage.total_tokens for result in played.results.values())
     assert tokens == sum(played.books["tokens"].values())

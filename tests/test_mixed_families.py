@@ -78,17 +78,24 @@ def is_right(result):
     return f"{result.custom_id} is on its way".encode() in result.answer.body
 
 
+BY_BATCH = {Family.DIRECT, Family.ASSISTANTS, Family.AGENT_SESSIONS}
+
+
 @pytest.mark.parametrize("number", [200, pytest.param(1_000, marks=pytest.mark.slow)])
-async def test_one_source_with_all_families(number):
+@pytest.mark.parametrize(
+    ("via", "expected"), [(None, {*BY_BATCH, Family.RESPONSES}), ("batch", BY_BATCH)]
+)
+async def test_one_source_with_all_families(number, via, expected):
     """Every request has its own answer, every tool call one handler; the books agree."""
     look_up = LookUp()
 
-    played = await play(mixed(number), Settings(rules=[RULE]), tools=[look_up.tool()])
+    played = await play(mixed(number), Settings(rules=[RULE]), tools=[look_up.tool()], via=via)
 
     assert list(played.outcomes.values()) == [Outcome.COMPLETED] * number
     assert all(is_right(result) for result in played.results.values())
     families = {result.request.family for result in played.results.values()}
-    assert families == set(Family)
+    assert families == expected
+    assert (played.served("POST /v1/batches") > 0) == (via == "batch")
     asked = [name for name, r in played.results.items() if r.request.url != "/v1/embeddings"]
     assert sorted(look_up.orders) == sorted(asked)
     assert len(set(look_up.call_ids)) == len(asked)
@@ -160,10 +167,6 @@ def status_calls(played):
     "seconds",
     [
         pytest.param(Settings().run_seconds, id="the emulator's own"),
-        pytest.param(Fixed(20.0), id="20 s, alike"),
-        pytest.param(Fixed(60.0), id="60 s, alike"),
-        pytest.param(Lognormal(60.0, 0.25), id="60 s, spread a little"),
-        pytest.param(Lognormal(60.0, 0.35), id="60 s, spread"),
         pytest.param(Lognormal(20.0, 0.5), id="20 s, spread widely"),
         pytest.param(Lognormal(60.0, 0.5), id="60 s, spread widely"),
         pytest.param(Lognormal(300.0, 0.5), id="300 s, spread widely"),

@@ -195,6 +195,13 @@ def _tell_end(report: Report) -> None:
 
 def _worth_knowing(summary: dict[str, Any]) -> Iterator[str]:
     """What a person must not overlook, also when all completed."""
+    batches = summary["batches"]
+    if batches["created"]:
+        undone = f", {n:,} left undone and sent again" if (n := batches["lines_undone"]) else ""
+        yield (
+            f"{batches['created']:,} batches: {batches['lines_sent']:,} lines sent, "
+            f"{batches['lines_answered']:,} answered{undone}"
+        )
     if failures := summary["tool_failures"]:
         yield f"{failures:,} tool calls failed; the model was told, log.jsonl has the reasons"
     if lost := summary["creates_lost"]:

@@ -85,9 +85,10 @@ class Batches:
         if run is None or shard is None:
             return
         self._roster.take_out(run)
-        self._roster.totals.lines_answered += 1
-        shard.delivered += 1
         answer = event.answer
+        shard.delivered += 1
+        if not (isinstance(answer, Failure) and answer.cause is Cause.UNDONE):
+            self._roster.totals.lines_answered += 1
         if isinstance(answer, Failure):
             yield from self._failed(run, answer, now)
             return
@@ -176,6 +177,7 @@ class Batches:
                 yield from self._failed(run, failure_of(run), now)
 
     def _failed(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
+        self._roster.totals.lines_undone += failure.cause is Cause.UNDONE
         if run.state is State.SUBMITTING:
             return self._setbacks.outputs_failed(run, failure, now)
         return self._setbacks.send_failed(run, failure, Change.CREATE_FAILED, now)

@@ -191,6 +191,7 @@ class Tally:
                 "by_end": dict(totals.batches_by_end),
                 "lines_sent": totals.lines_sent,
                 "lines_answered": totals.lines_answered,
+                "lines_undone": totals.lines_undone,
             },
             "turns": totals.turns,
             "tool_calls": totals.tool_calls,

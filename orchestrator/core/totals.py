@@ -31,7 +31,8 @@ class Totals:
     batches: int = 0  # created
     batches_by_end: Counter[str] = field(default_factory=Counter)  # in the server's word
     lines_sent: int = 0  # in batches
-    lines_answered: int = 0  # of these, with an answer or an error of its own in a batch's files
+    lines_answered: int = 0  # of these, with an answer or a refusal of their own
+    lines_undone: int = 0  # of these, not done and not charged
     lines_out: int = 0  # in batches that are out now
     lines_answered_there: int = 0  # of these, by the servers' counts
     outcomes: Counter[Outcome] = field(default_factory=Counter)
