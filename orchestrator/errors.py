@@ -131,3 +131,16 @@ class TransitionImpossible(OrchestratorError):
 
 class InvariantBroken(OrchestratorError):
     """{what}. This is a bug; please report it with the story of the run: {story}"""
+
+
+CURE = "Mend that, then run what is left."
+CURES = {
+    "invalid_api_key": "Look at OPENAI_API_KEY and the base url, then run what is left.",
+    "authentication": "Look at OPENAI_API_KEY and the base url, then run what is left.",
+    "insufficient_quota": "Look at the account's plan and billing, then run what is left.",
+}
+
+
+def cure_for(code: str) -> str:
+    """What to do when no request works, by the code of the refusal."""
+    return CURES.get(code, CURE)

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import msgspec
 from openai import AsyncOpenAI
 from structlog.typing import FilteringBoundLogger
 
@@ -18,15 +17,10 @@ from orchestrator.adapters.limiter.limiter import Limiter
 from orchestrator.adapters.log import quiet_log
 from orchestrator.adapters.request_file import RequestDefaults, request_from
 from orchestrator.adapters.tools import Tool, Toolbox
-from orchestrator.apis.agent_sessions import AgentSessions
-from orchestrator.apis.assistants import Assistants
-from orchestrator.apis.batch import Batch
 from orchestrator.apis.client import make_client
-from orchestrator.apis.composing import function_tool
-from orchestrator.apis.direct import Direct
-from orchestrator.apis.responses import Responses
+from orchestrator.apis.every import every_family, line_bytes
 from orchestrator.apis.transport import CallRecord, Transport
-from orchestrator.core.model import Family, Outcome, Request, Result, RunError
+from orchestrator.core.model import Outcome, Request, Result, RunError
 from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
 from orchestrator.core.settings import CHECKS_LANE, Settings
@@ -37,6 +31,7 @@ from orchestrator.errors import (
     ExecutionStopped,
     OrchestratorClosed,
     OrchestratorError,
+    cure_for,
 )
 from orchestrator.feed import Desk, Feed, Waiter
 from orchestrator.ports import CallKind
@@ -218,22 +213,10 @@ class Orchestrator:
             client, clock, name=name, on_limits=self._limiter.told, on_call=self._tell_of_call
         )
         schemas = self._tools.schemas
-        direct = Direct(self._transport, schemas)
-        line_bytes = sum(len(msgspec.json.encode(function_tool(schema))) for schema in schemas)
         chance = random.Random(settings.seed).random  # noqa: S311 - it only spreads the checks
         return Driver(
-            scheduler=Scheduler(settings.rules(line_bytes=line_bytes), chance),
-            apis={
-                Family.RESPONSES: Responses(self._transport, schemas, name),
-                Family.ASSISTANTS: Assistants(self._transport, name, answers_tools=bool(schemas)),
-                Family.AGENT_SESSIONS: AgentSessions(
-                    self._transport, name, tool_names=frozenset(self._tools.names)
-                ),
-                Family.BATCH: Batch(
-                    self._transport, direct, name, delete_files=settings.delete_files
-                ),
-                Family.DIRECT: direct,
-            },
+            scheduler=Scheduler(settings.rules(line_bytes=line_bytes(schemas)), chance),
+            apis=every_family(self._transport, schemas, name, delete_files=settings.delete_files),
             limiter=self._limiter,
             tools=self._tools,
             results=self._desk,
@@ -397,15 +380,7 @@ class Orchestrator:
     def _raise_if_stopped(self) -> None:
         error = self.stopped
         if error is not None and not self._stopped_by_us:
-            raise ExecutionStopped(reason=error.message, cure=CURES.get(error.code, CURE))
-
-
-CURE = "Mend that, then run what is left."
-CURES = {
-    "invalid_api_key": "Look at OPENAI_API_KEY and the base url, then run what is left.",
-    "authentication": "Look at OPENAI_API_KEY and the base url, then run what is left.",
-    "insufficient_quota": "Look at the account's plan and billing, then run what is left.",
-}
+            raise ExecutionStopped(reason=error.message, cure=cure_for(error.code))
 
 
 async def _close(client: AsyncOpenAI) -> None:

@@ -142,6 +142,7 @@ async def test_an_expired_batch_keeps_what_was_done_and_sends_the_rest_again():
     assert tokens == sum(played.books["tokens"].values())
 
 
+@pytest.mark.slow
 async def test_two_hundred_batches_are_looked_at_with_two_calls():
     """One list call answers for a hundred of them, whatever their place in the list."""
     emulator = Settings(batch_seconds=Fixed(3_600))
@@ -221,8 +222,9 @@ async def test_what_the_validation_says_of_a_line():
     assert {results[f"c{n}"].outcome for n in range(3)} == {Outcome.COMPLETED}
 
 
+@pytest.mark.slow
 async def test_a_batch_stuck_in_finalizing_is_cancelled_after_its_day():
-    """It is not waited for for ever, and what was done until then is kept: nothing is sent twice."""
+    """It is not waited for for ever; what was done until then is kept, and not sent twice."""
     played = await play(chats(10), Settings(batch_stuck_in="finalizing"), via="batch")
 
     assert set(played.outcomes.values()) == {Outcome.COMPLETED}
@@ -230,6 +232,7 @@ async def test_a_batch_stuck_in_finalizing_is_cancelled_after_its_day():
     assert played.served("POST /v1/batches/{id}/cancel") == played.served("POST /v1/batches") == 1
 
 
+@pytest.mark.slow
 async def test_a_batch_that_can_not_even_be_cancelled():
     """Its lines are sent again until their time is over, and count as perhaps paid each time."""
     emulator = Settings(batch_stuck_in="cancelling", batch_seconds=Fixed(10 * DAY_SECONDS))

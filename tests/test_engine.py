@@ -127,7 +127,7 @@ async def test_ten_thousand_runs_cost_a_few_tasks():
     assert played.orchestrator.tasks_max <= 32 + 16
 
 
-@pytest.mark.parametrize("rpm", [600, 6_000])
+@pytest.mark.parametrize("rpm", [600, pytest.param(6_000, marks=pytest.mark.slow)])
 async def test_the_strict_limit_is_never_met_and_hardly_a_permit_lost(rpm):
     """A backlog against a strict server: no 429, and 99 % of the permits of each full minute."""
     emulator = Emulator(Settings(rpm=rpm))

@@ -142,14 +142,15 @@ class Queue:
         return batch.shard is not None and batch in self._held[batch.shard.model]
 
     def learn(self, shard: Shard, told: int | None) -> bool:
-        """A shard was refused because the queue is full; whether only we use the queue."""
+        """A shard was refused because the queue is full; whether our own batches fill it."""
         others = self._tokens[shard.model] - shard.tokens
         limit = self.tokens_max(shard.model) if told is None else told
-        if others + shard.tokens <= limit:
+        is_explained = others + shard.tokens > limit
+        if not is_explained:
             believed = min(self.tokens_max(shard.model), others + shard.tokens) * SHRINKS_BY
             limit = max(believed, PART_MIN * (told or 0), 1)
         self._learned[shard.model] = limit
-        return others > 0
+        return is_explained or others > 0
 
 
 def _bytes_of(run: Run) -> int:

@@ -240,8 +240,10 @@ class Roster:
             return
         queue = self.packing.queue
         if shard.tokens > queue.tokens_max(shard.model) and len(shard.runs) > 1:
-            queue.enter(batch, shard)
+            # Not by `forget`, which lets the next one in: there may be thousands to be unmade.
+            del self.runs[batch.number]
+            self.totals.batches_open -= 1
+            self.totals.in_state[batch.state] -= 1
             self.pack_again(shard.runs.values(), now)
-            self.forget(batch, now)
         elif queue.enter(batch, shard):
             self.line_up(batch, now)
