@@ -136,6 +136,10 @@ MISTAKEN_WORDS = [
     ("run job --url /v1/nonsense", 'the url "/v1/nonsense" is unknown'),
     ("run job --tools no-such.py", "no-such.py can't be loaded"),
     ("run job --log-level loud", "Use one of: debug, info, warning, error"),
+    ("run job --via bulk", "via = 'bulk' can't be used: there is no such way. Say \"batch\", or"),
+    ("run job --via", "Option '--via' requires an argument"),
+    ("run job --direct-below -1", "direct_below = -1"),
+    ("run job --enqueued-tokens 0", "enqueued_tokens = 0"),
     ("run job --emulator --base-url http://x", "Leave out --base-url or --emulator"),
     ("run job --base-url nonsense", "does not begin with http:// or https://"),
 ]

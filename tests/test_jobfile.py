@@ -15,7 +15,7 @@ from orchestrator.errors import (
     SourceUnusable,
 )
 from orchestrator.jobfile import Overrides, emulator_settings, read_job
-from orchestrator.jobfile.table import LimitsTable
+from orchestrator.jobfile.table import BatchTable, LimitsTable
 
 LINE = '{"prompt": "Hi", "model": "m"}\n'
 
@@ -157,9 +157,71 @@ class TestWhatAJobSays:
         assert read.tools == Path("elsewhere.py")
 
     def test_limits_are_the_settings(self):
-        """Every setting can be written below [limits], but the one that belongs to a program."""
+        """Every setting has one place in job.toml, but the one that belongs to a program."""
         settings = {field.name for field in dataclasses.fields(Settings)}
-        assert set(LimitsTable.__struct_fields__) == settings - {"cancel_on_exit"}
+        places = [*LimitsTable.__struct_fields__, *BatchTable.__struct_fields__, "via"]
+        assert sorted(places) == sorted(settings - {"cancel_on_exit"})
+
+
+class TestByBatch:
+    def test_said_by_the_job(self, job):
+        """`via` and [batch] arrive as settings, and lines that a batch can take are marked."""
+        read = job(
+            'via = "batch"\n[batch]\nenqueued_tokens = 9000\nbatch_lines = 30\n'
+            "direct_below = 5\ndelete_files = true\n[limits]\nrpm = 60"
+        )
+        assert read.settings == Settings(
+            via="batch",
+            enqueued_tokens=9000,
+            batch_lines=30,
+            direct_below=5,
+            delete_files=True,
+            rpm=60,
+        )
+        assert read.defaults.via_batch
+
+    def test_the_table_alone_changes_nothing(self, job):
+        """[batch] says how, not whether: a job may be ready for both ways."""
+        read = job("[batch]\ndirect_below = 5")
+        assert not read.settings.via_batch
+        assert not read.defaults.via_batch
+
+    def test_said_on_the_command_line(self, folder, job):
+        """The command line wins over [batch], and also sends a bare file by batch."""
+        read = job(
+            "[batch]\nenqueued_tokens = 1\nbatch_lines = 2\ndirect_below = 3\ndelete_files = false",
+            via="batch",
+            enqueued_tokens=10,
+            direct_below=0,
+            delete_files=True,
+        )
+        assert read.settings == Settings(
+            via="batch", enqueued_tokens=10, batch_lines=2, direct_below=0, delete_files=True
+        )
+        assert read.defaults.via_batch
+        bare = read_job(folder / "requests.jsonl", Overrides(via="batch"))
+        assert bare.defaults.via_batch
+
+    @pytest.mark.parametrize(
+        ("toml", "told"),
+        [
+            ("via = 'bulk'", "via = 'bulk': there is no such way. Say \"batch\", or leave it out."),
+            ("via = true", "via is true or false. Write text in quotes."),
+            ("batch = true", "batch is true or false. Write a table."),
+            ("[batch]\nenqueued_tokens = 0", "[batch] enqueued_tokens = 0: it must be a number"),
+            ("[batch]\nenqueued_tokens = 1.5", "[batch] enqueued_tokens is a number with a point"),
+            ("[batch]\nbatch_lines = -1", "[batch] batch_lines = -1: it must be a number greater"),
+            ("[batch]\ndirect_below = -1", "[batch] direct_below = -1: it must be a whole number"),
+            ("[batch]\ndelete_files = 1", "[batch] delete_files is a whole number. Write true or"),
+            ("[batch]\nlines = 1", '[batch] has no setting "lines". Did you mean "batch_lines"?'),
+            ("[batch]\nvia = 'batch'", "Write it at the top, above the first [table]."),
+            ("[limits]\ndirect_below = 1", "Write it below [batch]."),
+            ("direct_below = 1", "Write it below [batch]."),
+        ],
+    )
+    def test_what_it_cannot_mean(self, problem, toml, told):
+        """A mistake is told with its place and its cure."""
+        assert told in problem(toml)
 
 
 class TestTheEmulatorsTable:

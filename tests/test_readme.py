@@ -28,13 +28,15 @@ from orchestrator.core.failures import (
     VERDICT_ON_CREATE,
     Cause,
 )
-from orchestrator.core.families import URLS
+from orchestrator.core.families import FACTS, URLS
 from orchestrator.core.model import Family, Outcome
 from orchestrator.core.overview import families_table
+from orchestrator.core.packing import BYTES_PER_TOKEN
 from orchestrator.core.settings import Settings
-from orchestrator.core.states import diagram
+from orchestrator.core.states import TABLE, Change, State, diagram
 from orchestrator.core.tally import Tally, percentile
 from orchestrator.core.totals import Totals
+from orchestrator.emulator.deviations import PRESET_ALL, Deviation
 from orchestrator.emulator.durations import Fixed
 from orchestrator.emulator.faults import Fault
 from orchestrator.emulator.rules import read_rules
@@ -42,6 +44,7 @@ from orchestrator.emulator.settings import Settings as EmulatorSettings
 from orchestrator.execution import LOG_NAME
 from orchestrator.jobfile import emulator_settings, read_job
 from orchestrator.jobfile.table import TABLES
+from orchestrator.ports import CallKind
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -154,6 +157,9 @@ def test_every_key_of_the_summary_is_explained():
     )
     explained = [name for row in table("in `summary.json`") for name in sorted(named(row[0]))]
     assert sorted(explained) == sorted(summary)
+    assert set(summary["batches"]) <= named(section("## Batches"))
+    (calls,) = [row[1] for row in table("in `summary.json`") if "`calls`" in row[0]]
+    assert set(CallKind) <= set(re.findall(r"\w+", calls))
 
 
 def test_every_url_is_explained():
@@ -186,11 +192,22 @@ def test_every_fault_is_explained():
     assert {str(fault) for fault in Fault} <= named(row)
 
 
+def test_every_deviation_is_named():
+    """The table of deviations has all that the emulator knows and no other, each at its API."""
+    rows = [named(row[1]) for row in table("deviations of")]
+    assert set().union(*rows) == {str(each) for each in Deviation}
+    assert all(len({name.partition("_")[0] for name in names}) == 1 for names in rows)
+    (row,) = [line for line in section("## The emulator").splitlines() if "`--deviations" in line]
+    assert named(row) >= {str(each) for each in set(Deviation) - set(PRESET_ALL)}
+
+
 def test_every_argument_of_the_class_is_named():
     """What `Orchestrator` takes is a key of job.toml or named beside the example."""
     arguments = set(inspect.signature(orchestrator.Orchestrator).parameters)
-    keys = {*TABLES["limits"].__struct_fields__, *TABLES["defaults"].__struct_fields__}
+    tables = ("limits", "batch", "defaults")
+    keys = {key for name in tables for key in TABLES[name].__struct_fields__}
     text = section("## In your own program")
+    assert {f"[{name}]" for name in tables} <= named(text)
     assert keys <= arguments
     assert arguments - keys <= {name.partition("=")[0] for name in named(text)}
 
@@ -231,12 +248,71 @@ def test_the_job_file_has_every_key_and_can_be_used(reference_job):
 def test_the_limits_shown_are_the_defaults(reference_job):
     """A value that is not marked otherwise is what you get without it."""
     shown, defaults = read_job(reference_job).settings, Settings()
-    lines = block("toml", "[limits]").split("[limits]")[1].split("[emulator]")[0].splitlines()
+    lines = block("toml", "[limits]").split("[emulator]")[0].splitlines()
+    by_batch = {
+        line.split()[0]: int(line.split()[-1])
+        for line in lines
+        if re.search(r"; by batch \d+$", line)
+    }
     marked = {line.split()[0] for line in lines if "default:" in line}
-    assert len(marked) == 4
-    for field in fields(Settings):
-        if field.name not in marked:
-            assert getattr(shown, field.name) == getattr(defaults, field.name), field.name
+    names = {field.name for field in fields(Settings)}
+    assert marked & names == {"via", "rpm", "tpm", "checks_rpm", "seed", "enqueued_tokens"}
+    for name in names - marked - set(by_batch):
+        assert getattr(shown, name) == getattr(defaults, name), name
+
+    assert (shown.max_in_flight, shown.deadline_seconds) == (
+        defaults.places,
+        defaults.rules().deadline_seconds,
+    )
+    batched = Settings(via="batch")
+    assert by_batch == {
+        "max_in_flight": batched.places,
+        "deadline_seconds": batched.rules().batch_deadline_seconds,
+    }
+
+
+def test_what_is_said_of_batches_is_so():
+    """The numbers of the section on batches are those that the engine goes by."""
+    text, rules = " ".join(section("## Batches").split()), Settings(via="batch").rules()
+    for told in (
+        f"up to {rules.batch_lines_max:,} (`batch_lines`)",
+        f"{rules.batch_inputs_max:,} inputs of embeddings",
+        f"and {rules.batch_bytes_max // 10**6} MB of the 200",
+        f"taken for {BYTES_PER_TOKEN} bytes",
+        f"up to {FACTS[Family.BATCH].runs_per_check} batches",
+        f"{rules.batch_deadline_seconds / 3_600:g} hours from its first batch",
+        f"not over {rules.batch_cancel_grace_seconds / 60:g} minutes after",
+    ):
+        assert told in text, told
+    words = {2.0: "two seconds", 60.0: "a minute", 3_600.0: "an hour late", 3: "three times"}
+    for number in (
+        rules.batch_idle_seconds,
+        rules.batch_open_seconds_max,
+        rules.batch_late_seconds,
+        rules.malformed_max,
+    ):
+        assert words[number] in text
+    assert rules.batch_polling.first_seconds == 2
+    assert rules.batch_polling.gap_seconds_max == 60
+    assert "ten minutes of `jobs/support_tickets`" in text
+    assert read_job(ROOT / "jobs/support_tickets").settings.deadline_seconds == 600
+
+
+async def test_what_an_expired_batch_costs_is_so():
+    """1,000 requests whose batch expires after 600 are as many lines, sent and paid, as is told."""
+    (told,) = re.findall(
+        r"[\d,]+ requests whose batch expires .*?\.", section("## Batches"), re.DOTALL
+    )
+    assert " ".join(re.sub(r"[\d,]*\d", "N", told).split()) == (
+        "N requests whose batch expires after N are N lines sent, N answered and paid, N undone."
+    )
+    numbers = [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", told)]
+    requests, after, sent, paid, undone = numbers
+    lines = ({"prompt": f"say {n}", "url": "/v1/chat/completions"} for n in range(requests))
+    played = await play(lines, EmulatorSettings(batch_expire_after_lines=after), via="batch")
+    totals = played.orchestrator.totals
+    assert (totals.lines_sent, totals.lines_answered, totals.lines_undone) == (sent, paid, undone)
+    assert played.books["batches"]["lines"]["billed"] == paid
 
 
 def test_the_lines_shown_can_be_sent(tmp_path):
@@ -273,8 +349,15 @@ def test_the_families_are_as_the_code_has_them():
 
 
 def test_families_of_one_diagram_have_one_table():
-    """Assistants runs and agent sessions share a diagram because they share their states."""
+    """Assistants runs and agent sessions share their states, and batches have some of them."""
     assert diagram(Family.ASSISTANTS) == diagram(Family.AGENT_SESSIONS)
+    assert TABLE[Family.BATCH].items() < TABLE[Family.ASSISTANTS].items()
+    about_tools = {State.TOOLS, State.ANSWERED, State.SUBMITTING}
+    left_out = TABLE[Family.ASSISTANTS].items() - TABLE[Family.BATCH].items()
+    assert all(
+        about_tools & {state, following} or change is Change.RUN_AGAIN
+        for (state, change), following in left_out
+    )
 
 
 def test_the_map_names_what_is_there():
@@ -304,6 +387,15 @@ def test_every_path_in_the_text_exists():
     paths |= {ROOT / link for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)}
     assert len(paths) > 12
     assert [str(path) for path in paths if not path.exists()] == []
+
+
+def test_every_place_in_the_guide_for_contributors_exists():
+    """Whoever adds a family finds each file that is to be touched."""
+    guide = named((ROOT / ".github/CONTRIBUTING.md").read_text(encoding="utf-8"))
+    places = {name for name in guide if re.fullmatch(r"[\w/.]+/[\w.]*|[a-z_]+\.py", name)}
+    assert {"apis/every.py", "core/families.py", "emulator/"} <= places
+    tops = (ROOT, ROOT / "orchestrator")
+    assert [name for name in places if not any((top / name).exists() for top in tops)] == []
 
 
 async def test_what_polling_costs_is_what_was_measured():
@@ -369,7 +461,7 @@ def shell(commands, cwd, base_url=None):
 
 def test_every_shell_block_is_executed_below():
     """A block that is added to the page needs a test that runs it."""
-    assert len(blocks("sh")) == 6
+    assert len(blocks("sh")) == 7
     assert len(blocks("python")) == 1
 
 
@@ -403,6 +495,18 @@ def test_a_plain_file_of_prompts(folder):
     assert "2 requests: 2 completed" in shell(block("sh", "prompts.jsonl"), folder)
     lines = (folder / "waters" / RESULTS_NAME).read_text().splitlines()
     assert {json.loads(line)["custom_id"] for line in lines} == {"line-1", "line-2"}
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+def test_the_same_by_batch(folder):
+    """The command of the section on batches sends nothing by itself, and completes."""
+    said = shell(block("sh", "--via batch"), folder)
+    assert "12 requests: 12 completed" in said
+    (summary,) = folder.glob(f"executions/*/{SUMMARY_NAME}")
+    batches = json.loads(summary.read_text())["batches"]
+    assert batches["lines_sent"] == batches["lines_answered"] == 12
+    assert batches["by_end"] == {"completed": batches["created"]}
 
 
 @pytest.mark.slow

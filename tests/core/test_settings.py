@@ -25,6 +25,47 @@ def test_a_deadline_may_be_endless():
     assert Settings(deadline_seconds=float("inf")).rules().deadline_seconds == float("inf")
 
 
+@pytest.mark.parametrize("via", ["bulk", "Batch", "", "batch "])
+def test_there_is_one_other_way(via):
+    """What is no way to send requests is refused with the word for the one there is."""
+    with pytest.raises(SettingUnusable, match=r'via = .* no such way\. Say "batch"'):
+        Settings(via=via)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "5", None])
+def test_a_threshold_is_a_whole_number(value):
+    """It may be 0, which is no threshold."""
+    assert Settings(direct_below=0).rules().batch_direct_below == 0
+    with pytest.raises(SettingUnusable, match=r"direct_below = .* whole number, 0 or greater"):
+        Settings(direct_below=value)
+
+
+@pytest.mark.parametrize("name", ["enqueued_tokens", "batch_lines", "max_in_flight"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, float("inf"), "9"])
+def test_a_batch_has_whole_limits(name, value):
+    """Limits of batches are whole numbers from 1."""
+    with pytest.raises(SettingUnusable, match=f"{name} = "):
+        Settings(**{name: value})
+
+
+def test_batches_take_days_and_many_requests():
+    """By batch more requests are in flight and a request has more time, unless told otherwise."""
+    usual, batched = Settings(), Settings(via="batch")
+    assert (usual.places, batched.places) == (1_000, 250_000)
+    assert usual.rules().deadline_seconds == 3_600
+    assert batched.rules().batch_deadline_seconds == 72 * 3_600
+    assert Settings(via="batch", max_in_flight=5).places == 5
+    given = Settings(via="batch", deadline_seconds=60).rules()
+    assert given.deadline_seconds == given.batch_deadline_seconds == 60
+
+
+def test_what_is_given_about_batches_reaches_the_engine():
+    """Each setting is a bound that the packing keeps; tools make every line longer."""
+    rules = Settings(enqueued_tokens=9, batch_lines=8, direct_below=7).rules(line_bytes=1_000)
+    assert (rules.batch_queue_tokens, rules.batch_lines_max, rules.batch_direct_below) == (9, 8, 7)
+    assert rules.batch_line_bytes == Settings().rules().batch_line_bytes + 1_000
+
+
 def test_checks_get_a_lane_of_their_own_when_they_have_a_limit():
     """Otherwise they share the lane of their model."""
     assert Settings().rules().checks_lane is None

@@ -49,6 +49,7 @@ def result(
     model=PRICED,
     usage=NO_USAGE,
     error=None,
+    batch_usage=NO_USAGE,
 ):
     return Result(
         request=Request(custom_id, "/v1/responses", Family.RESPONSES, model, 10, NoBody()),
@@ -61,6 +62,7 @@ def result(
         checks=0,
         turns=0,
         seconds=1.0,
+        batch_usage=batch_usage,
     )
 
 
@@ -135,6 +137,21 @@ class TestCost:
         tally = tally_of(result(usage=Usage(100, 23)), result(usage=Usage(1)))
         assert summary_of(tally)["cost_usd"] == 0.124
         assert summary_of(tally)["cost_note"] is None
+
+    def test_half_price_by_batch(self):
+        """What came by batch costs half; a call of the same request beside it costs all."""
+        by_batch = result(usage=Usage(80, 20), batch_usage=Usage(80, 20))
+        assert summary_of(tally_of(by_batch))["cost_usd"] == 0.05
+        last_turn_alone = result(usage=Usage(160, 40), batch_usage=Usage(80, 20))
+        assert summary_of(tally_of(last_turn_alone))["cost_usd"] == 0.15
+        together = summary_of(tally_of(by_batch, last_turn_alone, result(usage=Usage(100))))
+        assert together["cost_usd"] == 0.3
+        assert together["tokens"]["input"] == 80 + 160 + 100
+
+    def test_no_price_by_batch_either(self):
+        """Half of an unknown price is unknown."""
+        tally = tally_of(result(model="model-x", usage=Usage(5), batch_usage=Usage(5)))
+        assert (tally.cost_usd, tally.cost_note) == (None, "no price is known for: model-x")
 
     def test_no_price_no_cost(self):
         """One model without a price makes the cost unknown, and the summary names the model."""
@@ -238,6 +255,18 @@ class TestNumbersOfTheSummary:
         assert summary["in_flight_max"] == 7
         assert summary["tasks_max"] == 40
         assert summary["wall_seconds"] == 12.346
+
+    def test_batches(self):
+        """Batches are told by how they ended, their lines by what became of them."""
+        totals = Totals(batches=3, lines_sent=1_400, lines_answered=1_000, lines_undone=400)
+        totals.batches_by_end.update({"completed": 2, "expired": 1})
+        assert summary_of(tally_of(), totals=totals)["batches"] == {
+            "created": 3,
+            "by_end": {"completed": 2, "expired": 1},
+            "lines_sent": 1_400,
+            "lines_answered": 1_000,
+            "lines_undone": 400,
+        }
 
     def test_nothing_measured(self):
         """Where nothing was measured the summary says null, not zero."""
