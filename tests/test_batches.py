@@ -385,6 +385,25 @@ async def test_stopping_everything(cancel_remote):
     assert cancelled == cancel_remote
 
 
+async def test_a_batch_that_is_being_created_when_all_is_stopped():
+    """Its id is waited for, for a moment: somebody may want to look for it on the server."""
+    emulator = Emulator(Settings(faults={"slow": 1.0}, slow_seconds=1.0))
+    async with Orchestrator(
+        emulator_client(emulator), model="m", via="batch", seed=1
+    ) as orchestrator:
+        runs = [asyncio.create_task(orchestrator.run({"prompt": "hello"})) for _ in range(3)]
+        await asyncio.sleep(3.5)  # 2 s to be closed, 1 s for the upload
+        assert list(emulator.books.snapshot(10**9)["calls"]) == [
+            "POST /v1/files",
+            "POST /v1/batches",
+        ]
+        orchestrator.stop("enough")
+        results = [await run for run in runs]
+
+    assert {result.outcome for result in results} == {Outcome.STOPPED}
+    assert all(result.run_id.startswith("batch_") for result in results)
+
+
 async def test_a_refused_key_costs_one_call():
     """The upload is refused, nothing else is sent, and every request says why."""
     emulator = Settings(api_key="right")

@@ -7,7 +7,7 @@ import pytest
 from support.engine import play
 
 from orchestrator.core.model import Family, Outcome
-from orchestrator.emulator.durations import Fixed, Lognormal
+from orchestrator.emulator.durations import Lognormal
 from orchestrator.emulator.rules import Rule, ToolRequest
 from orchestrator.emulator.settings import Settings
 from orchestrator.ports import CallKind

@@ -7,6 +7,7 @@ done goes into the next batch, and what may be paid for is counted as such.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from orchestrator.core import events
 from orchestrator.core.actions import BatchLine, Deed
@@ -47,8 +48,12 @@ class Batches:
         totals.batches += 1
         window = seen.lives_seconds or self._rules.batch_window_seconds
         batch.deadline_at = min(batch.deadline_at, now + window + self._rules.batch_late_seconds)
-        for run in shard.runs.values():
+        for run in list(shard.runs.values()):
             run.run_id = seen.run_id
+            if run.stop is not None:
+                yield from self._endings.end(run, run.stop.outcome, now, error=run.stop.error)
+        # One that was found may have ended meanwhile; a look tells, and is understood as others.
+        seen = replace(seen, status=Status.PENDING)
         yield from self._course.created(batch, seen, now)
 
     def seen(self, batch: Run, shard: Shard, seen: Seen, now: float) -> Iterator[Deed]:
@@ -81,12 +86,14 @@ class Batches:
         """What came of one line; a second line about the same run means nothing."""
         batch = self._roster.runs.get(event.batch)
         shard = batch.shard if batch is not None else None
-        run = shard.runs.get(event.number) if shard is not None else None
-        if run is None or shard is None:
+        if shard is None:
+            return
+        shard.delivered += 1
+        run = shard.runs.get(event.number)
+        if run is None:
             return
         self._roster.take_out(run)
         answer = event.answer
-        shard.delivered += 1
         if not (isinstance(answer, Failure) and answer.cause is Cause.UNDONE):
             self._roster.totals.lines_answered += 1
         if isinstance(answer, Failure):
@@ -140,6 +147,9 @@ class Batches:
         error = seen.error or RunError("failed", "the server gives no reason")
         message = f"{batch.run_id} was refused: {error.message}"
         line_errors = seen.batch.line_errors if seen.batch is not None else {}
+        by_number = {
+            n: line_errors[at] for at, n in enumerate(shard.places, 1) if at in line_errors
+        }
         failure = Failure(Cause.BAD_REQUEST, message, error.code)
         alone = len(shard.places) == 1
         if error.code in QUEUE_FULL_CODES:
@@ -153,8 +163,7 @@ class Batches:
             failure = Failure(Cause.UNDONE, message, error.code)
         elif error.code in RETRYABLE_RUN_CODES:
             failure = Failure(Cause.SERVER_ERROR, message, error.code)
-        elif line_errors:
-            by_number = {shard.places[at - 1]: error for at, error in line_errors.items()}
+        elif by_number:
             others = Failure(Cause.UNDONE, message, error.code)
             yield from self._dissolve(
                 batch, shard, lambda run: _of_line(by_number.get(run.number), others), now

@@ -117,9 +117,11 @@ class Calls:
 
     def _send_lines(self, batch: Run, shard: Shard, now: float) -> None:
         """Everything that a batch carries goes out with it, when it does so for the first time."""
-        if shard.places:
+        is_first = not shard.places
+        if batch.prepared is None:
+            shard.places = tuple(shard.runs)  # the file is written now, or once more
+        if not is_first:
             return
-        shard.places = tuple(shard.runs)
         totals = self._roster.totals
         totals.lines_sent += len(shard.places)
         totals.lines_out += len(shard.places)

@@ -69,9 +69,9 @@ class Endings:
         While a call is out its answer is awaited first, for a while: a create that is on its way
         may become a run that has to be cancelled, or whose id has to be known.
         """
-        run.stop = stop
+        was_wanted, run.stop = run.stop is None, stop
         if run.request.family is Family.DIRECT:
-            yield from self._stop_call(run, stop, now)
+            yield from self._stop_call(run, stop, now, was_wanted=was_wanted)
             return
         if stop.cancel_remote and (run.state is State.STOPPING or run.state in DONE):
             return  # its cancel waits already, or there is nothing left to cancel
@@ -97,12 +97,17 @@ class Endings:
             return
         yield from self.end(run, stop.outcome, now, error=stop.error)
 
-    def _stop_call(self, run: Run, stop: Stop, now: float) -> Iterator[Deed]:
+    def _stop_call(self, run: Run, stop: Stop, now: float, *, was_wanted: bool) -> Iterator[Deed]:
         """What answers at once leaves no run on the server: it is enough not to wait for it.
 
         A batch that nobody waits for any more is stopped in the same way as its last run.
         """
         batch = run.batch
+        if batch is not None and batch.shard is not None and _may_get_an_id(batch, stop):
+            batch.shard.unwanted += was_wanted
+            if batch.shard.unwanted == len(batch.shard.runs):
+                yield from self.stop(batch, stop, now)
+            return
         yield from self.end(run, stop.outcome, now, error=stop.error)
         if batch is not None and batch.shard is not None and not batch.shard.runs:
             yield from self.stop(batch, stop, now)
@@ -112,7 +117,8 @@ class Endings:
             # It was cancelled, or tried to be, and did not end within the grace.
             yield from self.end(run, run.stop.outcome, now, error=run.stop.error)
             return
-        message = f"not finished {self._rules.deadline_seconds:g} s after it was first sent"
+        given = run.deadline_at - run.started_at
+        message = f"not finished {given:g} s after it was first sent"
         error = RunError("deadline_exceeded", message)
         yield from self.stop(run, Stop(Outcome.TIMED_OUT, error, cancel_remote=True), now)
 
@@ -128,6 +134,15 @@ class Endings:
         if self.creates_stopped is not None:
             return  # since then nothing has begun to wait
         self.creates_stopped = error
-        for run in [run for run in self._roster.runs.values() if run.state is State.WAITING]:
-            if run.number in self._roster.runs:  # what a batch carries ends with it
-                yield from self.end(run, Outcome.STOPPED, now, error=error)
+        while waiting := self._waiting():  # a batch that ends lets others in, which are packed anew
+            for run in waiting:
+                if run.number in self._roster.runs:  # what a batch carries ends with it
+                    yield from self.end(run, Outcome.STOPPED, now, error=error)
+
+    def _waiting(self) -> list[Run]:
+        return [run for run in self._roster.runs.values() if run.state is State.WAITING]
+
+
+def _may_get_an_id(batch: Run, stop: Stop) -> bool:
+    """A batch that is being created and left alone: its id has to be known, for a while."""
+    return not stop.cancel_remote and batch.state is State.CREATING and batch.prepared is not None

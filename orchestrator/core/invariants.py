@@ -7,7 +7,7 @@ from itertools import chain
 from orchestrator.core.roster import NEVER, WANTED_IN, Roster
 from orchestrator.core.runs import Run
 from orchestrator.core.scheduler import Scheduler
-from orchestrator.core.states import CALL_OUT, State
+from orchestrator.core.states import CALL_OUT, DONE, State
 from orchestrator.errors import InvariantBroken
 
 
@@ -56,8 +56,19 @@ def _wrong_with(run: Run, roster: Roster) -> Iterator[str]:
 def _wrong_with_batch(run: Run, roster: Roster) -> Iterator[str]:
     if run.batch is not None and run.batch.number not in roster.runs:
         yield f"run {run.number} waits for a batch that is over"
-    if run.shard is not None and any(run.shard.runs[n].batch is not run for n in run.shard.runs):
+    sent_by_batch = run.state is State.CREATING or run.state is State.SUBMITTING
+    if run.request.via_batch and not run.direct and sent_by_batch and run.batch is None:
+        yield f"run {run.number} waits for a line of no batch ({run.state})"
+    shard = run.shard
+    if shard is None:
+        return
+    if any(shard.runs[n].batch is not run for n in shard.runs):
         yield f"batch {run.number} carries what does not know of it"
+    if not shard.runs and run.stop is None and run.state not in DONE:
+        yield f"batch {run.number} carries nothing, and goes on ({run.state})"
+    sent = {State.CREATING, State.SUBMITTING}
+    if any((each.state in sent) is not bool(shard.places) for each in shard.runs.values()):
+        yield f"batch {run.number} carries runs in other states than its own"
 
 
 def _lined_up(run: Run, roster: Roster) -> bool:

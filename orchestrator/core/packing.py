@@ -143,14 +143,15 @@ class Queue:
 
     def learn(self, shard: Shard, told: int | None) -> bool:
         """A shard was refused because the queue is full; whether our own batches fill it."""
-        others = self._tokens[shard.model] - shard.tokens
+        ours = self._tokens[shard.model]
         limit = self.tokens_max(shard.model) if told is None else told
-        is_explained = others + shard.tokens > limit
+        is_explained = ours > limit
         if not is_explained:
-            believed = min(self.tokens_max(shard.model), others + shard.tokens) * SHRINKS_BY
+            believed = min(self.tokens_max(shard.model), ours) * SHRINKS_BY
             limit = max(believed, PART_MIN * (told or 0), 1)
         self._learned[shard.model] = limit
-        return is_explained or others > 0
+        # Then one of ours that ends makes room, or less at a time has room at once.
+        return is_explained or (ours > shard.tokens and ours > limit)
 
 
 def _bytes_of(run: Run) -> int:

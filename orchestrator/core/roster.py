@@ -219,6 +219,7 @@ class Roster:
         if shard is not None:
             del shard.runs[run.number]
             self.totals.lines_out -= bool(shard.places)
+            shard.unwanted -= run.stop is not None and shard.unwanted > 0
         run.batch = None
 
     def pack_again(self, runs: Iterable[Run], now: float) -> None:
@@ -243,7 +244,6 @@ class Roster:
             # Not by `forget`, which lets the next one in: there may be thousands to be unmade.
             del self.runs[batch.number]
             self.totals.batches_open -= 1
-            self.totals.in_state[batch.state] -= 1
             self.pack_again(shard.runs.values(), now)
         elif queue.enter(batch, shard):
             self.line_up(batch, now)

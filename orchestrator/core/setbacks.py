@@ -180,7 +180,8 @@ class Setbacks:
     def _reason_to_give_up(self, run: Run, failure: Failure, now: float) -> Stop:
         if now < run.deadline_at:
             return Stop(Outcome.FAILED, error_of(failure), cancel_remote=True)
-        message = f"not finished {self._rules.deadline_seconds:g} s after it was first sent; "
+        given = run.deadline_at - run.started_at
+        message = f"not finished {given:g} s after it was first sent; "
         error = RunError("deadline_exceeded", message + f"the last call: {failure.message}")
         return Stop(Outcome.TIMED_OUT, error, cancel_remote=True)
 

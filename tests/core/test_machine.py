@@ -23,6 +23,8 @@ from .world import RULES, World
 
 SECONDS = st.floats(0, 30)
 ON_THE_SERVER = {End.VANISHES, End.HANGS}
+# A batch is no family of a request: it carries requests of the direct endpoints.
+POLLED = sorted(set(Family) - {Family.DIRECT, Family.BATCH})
 # At most three, so that no bound on attempts is reached and the outcome must be the fate's own;
 # of those at most two that say the run is missing.
 TROUBLES = (
@@ -36,7 +38,7 @@ def fates(stops):
     """Any fate; `stops` says when its request may be stopped."""
     polled = st.builds(
         Fate,
-        family=st.sampled_from(sorted(set(Family) - {Family.DIRECT})),
+        family=st.sampled_from(POLLED),
         admitted_at=SECONDS,
         work_seconds=SECONDS,
         turns=st.lists(st.integers(1, 3), max_size=3).map(tuple),
@@ -92,7 +94,7 @@ def test_whatever_is_stopped_ends_once(fates, seed, creates_stop_at):
 
 HUNG = st.builds(
     Fate,
-    family=st.sampled_from(sorted(set(Family) - {Family.DIRECT})),
+    family=st.sampled_from(POLLED),
     lag_seconds=st.just(0.0) | st.floats(0, 5),
     work_seconds=SECONDS,
     end=st.just(End.HANGS),

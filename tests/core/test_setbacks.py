@@ -8,7 +8,8 @@ from orchestrator.core.failures import VERDICT_ON_CHECK, VERDICT_ON_CREATE, Caus
 from orchestrator.core.model import Family, Outcome
 from orchestrator.core.states import State
 
-from .play import LOST, Play, asks, ended, ending, endings, kinds, pending
+from .batch_play import BatchPlay
+from .play import LOST, Play, asks, ended, ending, endings, kinds, pending, results_of
 
 
 def test_every_cause_has_a_verdict():
@@ -34,7 +35,7 @@ class TestCreates:
 
         assert (play.scheduler.totals.creates_lost, play.scheduler.totals.retries) == (0, 1)
 
-    @pytest.mark.parametrize("family", list(Family))
+    @pytest.mark.parametrize("family", sorted(set(Family) - {Family.BATCH}))
     def test_attempts_are_bounded(self, family):
         """Ten failures in a row are enough, and the last one is told."""
         play, deeds, attempts = Play(attempts_max=10), [], []
@@ -49,6 +50,24 @@ class TestCreates:
         assert attempts == list(range(1, 11))
         assert (result.outcome, result.error.code) == (Outcome.FAILED, "overloaded")
         assert result.creates == 0
+
+    def test_attempts_of_a_batch_are_bounded(self):
+        """Ten failed uploads are enough; each request that it carries is told the last one."""
+        play, deeds, attempts = BatchPlay(attempts_max=10), [], []
+        play.closed(1, 2)
+        while not deeds:
+            attempts.append(play.batch_call().attempt)
+            deeds = play.create_fails(Cause.SERVER_ERROR, -1, code="overloaded", status_code=503)
+            if not deeds:
+                play.wait_until_due()
+
+        results = results_of(deeds)
+        assert attempts == list(range(1, 11))
+        assert {n: (r.outcome, r.error.code) for n, r in results.items()} == {
+            1: (Outcome.FAILED, "overloaded"),
+            2: (Outcome.FAILED, "overloaded"),
+        }
+        assert [result.creates for result in results.values()] == [0, 0]
 
     def test_a_success_starts_the_count_anew(self):
         """The bound is on failures in a row; a create that worked ends the row."""

@@ -15,6 +15,7 @@ FAMILIES = pytest.mark.parametrize("family", list(Family))
 # What an answer to a call can mean; the rest is our own doing.
 BY_AN_ANSWER = {
     Change.CREATE_FAILED,
+    Change.PREPARED,
     Change.SEEN_PENDING,
     Change.SEEN_TOOL_CALLS,
     Change.RUN_AGAIN,
@@ -37,7 +38,7 @@ SENT = {
 }
 
 # A direct endpoint leaves no run behind: nothing to check, nothing to cancel. A response is its
-# own result: nothing to fetch.
+# own result: nothing to fetch. A batch asks for no tools: what it carries does.
 NEVER_IN = {
     Family.DIRECT: {
         State.RUNNING,
@@ -49,6 +50,7 @@ NEVER_IN = {
     Family.RESPONSES: set(DONE),
     Family.ASSISTANTS: set(),
     Family.AGENT_SESSIONS: set(),
+    Family.BATCH: {State.TOOLS, State.ANSWERED, State.SUBMITTING},
 }
 
 
@@ -92,6 +94,11 @@ def test_every_call_starts_where_its_permit_is_waited_for(family):
     senders = {state for state, change in TABLE[family] if change in SENT}
 
     assert senders == set(WANTED_IN) - NEVER_IN[family]
+
+
+def test_a_batch_is_never_run_again():
+    """What it leaves undone goes into another batch, line by line; its own number never returns."""
+    assert Change.RUN_AGAIN not in {change for _, change in TABLE[Family.BATCH]}
 
 
 def test_every_change_is_used():
