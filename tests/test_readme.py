@@ -398,6 +398,7 @@ def test_every_place_in_the_guide_for_contributors_exists():
     assert [name for name in places if not any((top / name).exists() for top in tops)] == []
 
 
+@pytest.mark.slow
 async def test_what_polling_costs_is_what_was_measured():
     """The table of checks and delays is what the engine does on the emulator, within a tenth."""
     for row in table("a run that takes"):
