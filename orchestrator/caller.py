@@ -4,7 +4,7 @@ Rules: whatever comes of a call, good or bad, is one event for each of its runs.
 not get out of here; our own about the input or the output do.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -133,9 +133,13 @@ class Caller:
 
 def _fetched(number: int, seen: Seen) -> Iterator[events.Event]:
     """The lines of a batch first: with the result itself it may be over."""
-    if seen.batch is not None:
-        for line, answer in seen.batch.lines:
+    lines = seen.batch.lines if seen.batch is not None else ()
+    try:
+        for line, answer in lines:
             yield events.LineAnswered(number, line, answer)
+    finally:
+        if isinstance(lines, Generator):
+            lines.close()
     yield events.ResultFetched(number, seen)
 
 

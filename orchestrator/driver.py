@@ -10,7 +10,7 @@ above them hold.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextvars import ContextVar
 from typing import assert_never
 
@@ -237,11 +237,18 @@ class Driver:
             if len(numbers) == 1:
                 self._call_scopes.pop(numbers[0], None)
             self._calls_out -= 1
+            await self._tell_all(happened)
+            self._wake.set()
+
+    async def _tell_all(self, happened: Iterable[events.Event]) -> None:
+        try:
             for event in happened:
                 self.tell(event)
                 if isinstance(event, events.LineAnswered):
                     await anyio.lowlevel.checkpoint()  # there may be 50,000
-            self._wake.set()
+        finally:
+            if isinstance(happened, Generator):
+                happened.close()  # with the file that it reads
 
     # The deeds.
 

@@ -18,6 +18,7 @@ from orchestrator.apis.reading import (
     arguments_of,
     decoded,
     error_of,
+    id_in,
     malformed,
     number_of,
     object_of,
@@ -129,11 +130,9 @@ class Assistants:
                 request,
                 b"{}" if thread == b"null" else thread,
             )
+            thread_id = id_in(reply.body)
         except CallFailed as failed:
             raise free_of_charge(failed) from failed
-        thread_id = text_of(decoded(reply.body), "id")
-        if not thread_id:
-            raise malformed("the thread has no id")
         return Prepared(msgspec.json.encode({"thread_id": thread_id}))
 
     async def check(self, action: CheckRuns) -> Mapping[int, Seen | Failure]:

@@ -7,7 +7,7 @@ own.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -20,13 +20,14 @@ from orchestrator.apis.direct import Direct
 from orchestrator.apis.reading import (
     decoded,
     error_of,
+    id_in,
     malformed,
     number_of,
     object_of,
     objects_of,
     text_of,
 )
-from orchestrator.apis.refusals import free_of_charge
+from orchestrator.apis.refusals import MESSAGE_CHARACTERS_MAX, free_of_charge
 from orchestrator.apis.transport import CALL_TIMEOUT_SECONDS, Reply, Transport
 from orchestrator.core.actions import (
     CancelRun,
@@ -67,10 +68,13 @@ STATUS_OF = {
 # So many lines are written before others on the event loop have their turn.
 LINES_AT_ONCE = 64
 
-# Lines answered, and no file of them: it is named a moment later, or never.
+ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.EXPIRED, Status.CANCELLED})
+
+# Lines were answered and no file of them is named: so long it is waited for.
 OUTPUT_LATE_SECONDS = 60.0
 
 # People were told: Enqueued token limit reached for (a model). Limit: 90,000 enqueued tokens.
+DIGITS_MAX = 15
 QUEUE_LIMIT = re.compile(r"limit:?\s+([\d][\d,._]*)", re.IGNORECASE)
 
 
@@ -105,6 +109,7 @@ class Batch:
         self._delete_files = delete_files
         self._order: list[str] = []  # the ids of all batches of ours, the oldest first
         self._rank_of: dict[int, int] = {}  # of groups, in the order of their creation
+        self._nameless_since: dict[str, float] = {}  # batches without an output file, by id
         self._glimpses: dict[str, Glimpse] = {}  # by id of the batch
 
     async def create(self, action: CreateRun) -> Seen | Prepared:
@@ -174,7 +179,10 @@ class Batch:
                 spool.close()
                 raise
             batch = replace(
-                batch, lines=answers_in(spool, action.lines, self._direct, finished.times)
+                batch,
+                lines=answers_in(
+                    spool, action.lines, self._direct, finished.times, self._transport.masked
+                ),
             )
         continuation = msgspec.json.encode(steps) if steps else None
         return replace(finished, continuation=continuation, batch=batch)
@@ -192,19 +200,23 @@ class Batch:
                 reply = await self._transport.upload(
                     CallKind.PREPARE, "/files", {"purpose": "batch"}, name, spool, lane=BATCH_LANE
                 )
+                file_id = id_in(reply.body)
             except CallFailed as failed:
                 raise free_of_charge(failed) from failed
-        file_id = text_of(decoded(reply.body), "id")
-        if not file_id:
-            raise malformed("the uploaded file has no id")
         endpoint = action.lines[0].request.url
         so_far = {"file_id": file_id, "endpoint": endpoint, "lost": action.lost}
         return Prepared(msgspec.json.encode(so_far))
 
     async def _look_for(self, action: CreateRun, so_far: dict[str, Any]) -> Seen | Prepared:
         """A create whose answer was lost may have worked: then the batch is in the list."""
-        reply = await self._send(CallKind.PREPARE, "GET", f"{PATH}?limit={PAGE_MAX}")
-        for batch in objects_of(decoded(reply.body), "data"):
+        try:
+            reply = await self._send(CallKind.PREPARE, "GET", f"{PATH}?limit={PAGE_MAX}")
+            listed = objects_of(decoded(reply.body), "data")
+        except CallFailed as failed:
+            if failed.failure.cause not in {Cause.NOT_FOUND, Cause.BAD_REQUEST}:
+                raise free_of_charge(failed) from failed
+            listed = []  # a server without a list
+        for batch in listed:
             if object_of(batch, "metadata").get(NAME_KEY) == self._name_of(action):
                 return replace(self._noted(batch, reply), found=True)
         return Prepared(msgspec.json.encode({**so_far, "lost": action.lost}))
@@ -214,7 +226,8 @@ class Batch:
 
     def _noted(self, batch: Mapping[str, Any], reply: Reply) -> Seen:
         seen = self._seen(batch, reply)
-        self._order.append(seen.run_id)
+        if seen.run_id not in self._order:
+            self._order.append(seen.run_id)
         return seen
 
     # Looking.
@@ -262,9 +275,13 @@ class Batch:
         ago = None if ended_at is None else self._transport.clock.unix() - ended_at
         error, about = None, BatchSeen(answered=completed + failed)
         if status is Status.FAILED:
-            error, about = _validation(batch, about)
-        elif _waits_for_output(batch, status, completed, ago):
-            status = Status.PENDING
+            error, about = _validation(batch, about, self._transport.masked)
+        if completed and status in ENDS and not text_of(batch, "output_file_id"):
+            # It is named a moment later, or never.
+            since = self._nameless_since.setdefault(run_id, self._transport.clock.now())
+            if self._transport.clock.now() - since < OUTPUT_LATE_SECONDS:
+                return Seen(run_id, Status.PENDING, said, batch=about)
+            about = replace(about, output_missing=True)
         expires_at = number_of(batch, "expires_at")
         lives = expires_at - times.queued if expires_at and times.queued else None
         steps = self._steps(batch) if status not in {Status.PENDING, Status.UNKNOWN} else []
@@ -318,31 +335,28 @@ def _not_visible_yet(failed: CallFailed) -> CallFailed:
     return CallFailed(replace(failure, cause=Cause.CONFLICT)) if is_about_file else failed
 
 
-def _waits_for_output(
-    batch: Mapping[str, Any], status: Status, completed: int, ago: float | None
-) -> bool:
-    late = ago is None or ago > OUTPUT_LATE_SECONDS
-    named = bool(text_of(batch, "output_file_id"))
-    return status is Status.COMPLETED and completed > 0 and not named and not late
-
-
 def _times(batch: Mapping[str, Any]) -> Times:
     ends = (f"{end}_at" for end in ("completed", "expired", "cancelled", "failed"))
     ended_at = next((at for end in ends if (at := number_of(batch, end)) is not None), None)
     return Times(number_of(batch, "created_at"), number_of(batch, "in_progress_at"), ended_at)
 
 
-def _validation(batch: Mapping[str, Any], about: BatchSeen) -> tuple[RunError, BatchSeen]:
+def _validation(
+    batch: Mapping[str, Any], about: BatchSeen, masked: Callable[[str], str]
+) -> tuple[RunError, BatchSeen]:
     """Why a batch was refused: as a whole, or because of these lines."""
     told = objects_of(object_of(batch, "errors"), "data")
-    errors = [(_count(one, "line"), error_of({"error": one}, "error", "failed")) for one in told]
+    errors = []
+    for one in told:
+        error = error_of({"error": one}, "error", "failed")
+        message = masked(error.message)[:MESSAGE_CHARACTERS_MAX]
+        errors.append((_count(one, "line"), replace(error, message=message)))
     line_errors = {line: error for line, error in errors if line}
     whole = next((error for line, error in errors if not line), None)
     first = whole or next(iter(line_errors.values()), None)
     error = first or error_of(batch, "error", otherwise="failed")
     limit = QUEUE_LIMIT.search(error.message)
-    digits = re.sub(r"\D", "", limit[1]) if limit else ""
-    about = replace(
-        about, line_errors=line_errors, queue_tokens_max=int(digits) if digits else None
-    )
+    digits = re.sub(r"\D", "", limit[1])[:DIGITS_MAX] if limit else ""
+    # No queue is of length 0.
+    about = replace(about, line_errors=line_errors, queue_tokens_max=int(digits or 0) or None)
     return error, about

@@ -62,6 +62,18 @@ def text_of(value: Mapping[str, Any], key: str) -> str:
     return found if isinstance(found, str) else ""
 
 
+def id_in(body: bytes) -> str:
+    """The id of what was made.
+
+    Raises:
+        CallFailed: There is none.
+    """
+    found = text_of(decoded(body), "id")
+    if not found:
+        raise malformed("what was made has no id")
+    return found
+
+
 def objects_of(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """The objects in a list; whatever else stands in it is passed over."""
     found = value.get(key)

@@ -218,10 +218,12 @@ class Transport:
 
     def _masked(self, failure: Failure) -> Failure:
         """Some servers quote the key that they refuse; it must not get into results and logs."""
+        return replace(failure, message=self.masked(failure.message))
+
+    def masked(self, text: str) -> str:
+        """What a server says, without our key."""
         key = self._client.api_key
-        if not key or key not in failure.message:
-            return failure
-        return replace(failure, message=failure.message.replace(key, "***"))
+        return text.replace(key, "***") if key else text
 
     async def _exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]

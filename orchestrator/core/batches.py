@@ -27,6 +27,8 @@ QUEUE_FULL_CODES = frozenset({"token_limit_exceeded"})
 # The file is larger than this server takes. Source: the same.
 TOO_LARGE_CODES = frozenset({"too_many_tasks", "file_too_large"})
 
+TOO_LARGE_STATUS = 413  # HTTP
+
 FailureOf = Callable[[Run], Failure]
 
 
@@ -116,12 +118,31 @@ class Batches:
         message = f"{batch.run_id or 'the batch'} did not end, not even when it was cancelled"
         yield from self._dissolve(batch, shard, lambda _: Failure(cause, message), now)
 
+    def too_large(self, batch: Run, shard: Shard, failure: Failure, now: float) -> Iterator[Deed]:
+        """Its file was not even taken; half as many lines may be."""
+        if len(shard.places) == 1:
+            yield from self._setbacks.send_failed(batch, failure, Change.CREATE_FAILED, now)
+            return
+        self._roster.packing.halve(shard)
+        undone = Failure(Cause.UNDONE, failure.message, failure.code)
+        yield from self._dissolve(batch, shard, lambda _: undone, now)
+
+    def given_up(self, batch: Run, shard: Shard, failure: Failure, now: float) -> Iterator[Deed]:
+        """The time of one of its runs is over and the last call failed; others may have time."""
+        yield from self._dissolve(batch, shard, lambda _: failure, now)
+
     # When it is over.
 
     def _over(self, batch: Run, shard: Shard, seen: Seen, now: float) -> Iterator[Deed]:
         """Nothing more comes of it; what it left unanswered is a failure of each call."""
         totals = self._roster.totals
         totals.batches_by_end[seen.said] += 1
+        if seen.batch is not None and seen.batch.output_missing:
+            # To send it all again would be paid again, and would end like this again.
+            message = f"{batch.run_id} is {seen.said}, but its server names no file of the answers"
+            error = RunError("batch_output_missing", message)
+            yield from self._endings.end(batch, Outcome.UNKNOWN, now, error=error)
+            return
         match seen.status:
             case Status.FAILED:
                 yield from self._refused(batch, shard, seen, now)
@@ -133,8 +154,7 @@ class Batches:
                 lost = Failure(Cause.MALFORMED, f"{batch.run_id} completed without this line")
                 yield from self._dissolve(batch, shard, lambda _: lost, now)
             case Status.COMPLETED:
-                # To send it all again would be paid again, and would end like this again.
-                message = f"{batch.run_id} completed, but its server gives no output file for it"
+                message = f"{batch.run_id} completed, but none of its lines is in its files"
                 error = RunError("batch_output_missing", message)
                 yield from self._endings.end(batch, Outcome.UNKNOWN, now, error=error)
             case _:

@@ -44,8 +44,9 @@ class Course:
 
     def prepared(self, run: Run, continuation: bytes, now: float) -> Iterator[Deed]:
         """The next call of its create may go out."""
+        if run.prepared is None:
+            run.failures = run.waits = 0  # a look for what was lost is no progress
         run.prepared = continuation
-        run.failures = run.waits = 0
         self._roster.move(run, Change.PREPARED, now)
         if run.stop is not None:
             yield from self._endings.stop(run, run.stop, now)

@@ -175,12 +175,15 @@ class BatchSeen:
     Attributes:
         answered: Lines that the server has answered so far, refusals included.
         line_errors: What its validation says of lines, by their place in the file from 1.
+        output_missing: Whether lines were answered and no file with the answers is named.
         queue_tokens_max: Prompt tokens that may wait for a model, when that is why it was refused.
-        lines: What came of lines, by the number of their run; read lazily, and only once.
+        lines: What came of lines, by the number of their run (0 where it is nobody's); read lazily,
+            and only once.
     """
 
     answered: int = 0
     line_errors: Mapping[int, RunError] = field(default_factory=dict)
+    output_missing: bool = False
     queue_tokens_max: int | None = None
     lines: Iterable[tuple[int, "Seen | Failure"]] = ()
 

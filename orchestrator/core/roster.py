@@ -218,6 +218,7 @@ class Roster:
         shard = run.batch.shard if run.batch is not None else None
         if shard is not None:
             del shard.runs[run.number]
+            run.lost += run.batch.lost if run.batch is not None else 0
             self.totals.lines_out -= bool(shard.places)
             shard.unwanted -= run.stop is not None and shard.unwanted > 0
         run.batch = None

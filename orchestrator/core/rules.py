@@ -43,6 +43,9 @@ class Rules:
     # for. Asked for by itself each time, every new run would cost two calls more.
     list_lag_seconds: float = 10.0
 
+    # Failures in a row of a call that lists runs; then each is asked for by itself.
+    list_failures_max: int = 5
+
     # How often a run may ask for tool outputs that the server has already accepted.
     stale_looks_max: int = 50
 

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from orchestrator.core import events
 from orchestrator.core.actions import Call, Deed
-from orchestrator.core.batches import Batches
+from orchestrator.core.batches import TOO_LARGE_STATUS, Batches
 from orchestrator.core.calls import Calls
 from orchestrator.core.course import Course
 from orchestrator.core.endings import Endings
@@ -117,13 +117,21 @@ class Scheduler:
     def _finds_no_server(self, failure: Failure) -> bool:
         return failure.cause is Cause.NOT_SENT and not self._calls.trial_over
 
-    def _told_of_batch(
+    def _told_of_batch(  # noqa: PLR0911 - one arm for each event
         self, batch: Run, shard: Shard, event: events.RunEvent, now: float
     ) -> Iterator[Deed]:
         """What is otherwise than with a run of one request."""
         match event:
             case events.RunCreated(seen=seen):
                 return self._batches.created(batch, shard, seen, now)
+            case events.CreateFailed(failure=failure) if failure.status_code == TOO_LARGE_STATUS:
+                return self._batches.too_large(batch, shard, failure, now)
+            case events.CreateFailed(failure=failure) if now >= batch.deadline_at:
+                return self._batches.given_up(batch, shard, failure, now)
+            case events.CancelFailed(failure=failure) if now >= batch.deadline_at:
+                # What it did is paid for, and nobody will read it.
+                failure = Failure(Cause.TIMED_OUT, failure.message, failure.code)
+                return self._batches.given_up(batch, shard, failure, now)
             case events.RunSeen(seen=seen):
                 batch.failures = batch.missing = batch.waits = 0
                 batch.alone = False

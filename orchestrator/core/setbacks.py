@@ -95,7 +95,9 @@ class Setbacks:
         run.failures += VERDICT_ON_CHECK[failure.cause] is not Verdict.WAIT
         run.waits += failure.cause in TURNED_AWAY
         run.missing += failure.cause in {Cause.NOT_FOUND, Cause.BAD_REQUEST}
-        given_up = run.failures >= self._rules.check_failures_max
+        given_up = (
+            run.failures >= self._rules.check_failures_max or run.waits > self._rules.waits_max
+        )
         stopped = VERDICT_ON_CHECK[failure.cause] is Verdict.STOP
         if given_up or stopped or run.missing >= self._rules.not_found_max:
             finished = run.finished
@@ -136,6 +138,8 @@ class Setbacks:
         else:
             run.failures += 1
         run.missing += failure.cause in {Cause.NOT_FOUND, Cause.BAD_REQUEST}
+        # A list that does not work must not cost what it would have told of.
+        run.alone = run.alone or (run.group > 0 and run.failures >= self._rules.list_failures_max)
         given_up = run.failures >= self._rules.check_failures_max
         if given_up or run.missing >= self._rules.not_found_max:
             if run.stop is not None:

@@ -84,6 +84,7 @@ class Fate:
     lag_seconds: float = 0.0  # lists don't show it for so long
     thread: str = ""
     stops: tuple[tuple[float, bool], ...] = ()  # when it is not wanted any more, cancel or not
+    via_batch: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -122,6 +123,9 @@ class Server:
         if fate.family is Family.DIRECT:
             run.ready_at = now
         return self._look(run, now)
+
+    def newest(self, custom_id: str) -> str:
+        return f"{custom_id}/{self.created[custom_id]}"
 
     def check(self, run_id: str, now: float) -> Seen | Failure:
         run = self.runs[run_id]

@@ -123,13 +123,16 @@ class World:
         self._tickets = count()
         self._to_come = []
         for number, fate in enumerate(fates):
-            request = Request(f"r{number}", "/v1/x", fate.family, "m", 10, BODY, thread=fate.thread)
+            request = self._request(number, fate)
             self._later(fate.admitted_at, events.RequestAdmitted(number, request))
             for at, cancel in fate.stops:
                 stop = events.StopRequested(number, Outcome.CANCELLED, "not wanted", cancel)
                 self._later(fate.admitted_at + at, stop)
         if creates_stop_at is not None:
             self._later(creates_stop_at, events.CreatesStopped("interrupted", "by the user"))
+
+    def _request(self, number, fate):
+        return Request(f"r{number}", "/v1/x", fate.family, "m", 10, BODY, thread=fate.thread)
 
     def run(self):
         """Until nothing is left to wait for; everything must have ended by then."""
