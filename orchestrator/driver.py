@@ -261,8 +261,8 @@ class Driver:
                     scope.cancel()
             case RecordOutcome():
                 self._record(deed)
-            case DropBatch(number=number, run_id=run_id):
-                self._log.info("batch.ended", batch_id=run_id)
+            case DropBatch(number=number, run_id=run_id, said=said):
+                self._log.info("batch.ended", batch_id=run_id, said=said)
                 self._forget(number)
             case _:
                 assert_never(deed)

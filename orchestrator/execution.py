@@ -234,7 +234,8 @@ class Execution:
         self._pace.note(now, tally.ended)
         in_state = totals.in_state
         at_work = in_state[State.RUNNING] + in_state[State.CHECKING] + totals.lines_out
-        at_tools = in_state[State.TOOLS] + in_state[State.ANSWERED] + in_state[State.SUBMITTING]
+        submitting = max(in_state[State.SUBMITTING] - totals.lines_out, 0)  # not by batch
+        at_tools = in_state[State.TOOLS] + in_state[State.ANSWERED] + submitting
         passed = now - self._began_at
         return Standing(
             total=self._total,
@@ -250,7 +251,7 @@ class Execution:
             cost_usd=tally.cost_usd,
             seconds_left=self._pace.seconds_left(self._total - tally.ended),
             seconds_passed=passed,
-            batches=totals.batches_open,
+            batches=totals.batches_there,
             answered_in_batches=totals.lines_answered_there,
         )
 

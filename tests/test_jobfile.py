@@ -180,11 +180,10 @@ class TestByBatch:
         )
         assert read.defaults.via_batch
 
-    def test_the_table_alone_changes_nothing(self, job):
-        """[batch] says how, not whether: a job may be ready for both ways."""
-        read = job("[batch]\ndirect_below = 5")
-        assert not read.settings.via_batch
-        assert not read.defaults.via_batch
+    def test_the_table_alone_is_a_mistake(self, job):
+        """Whoever forgets the one word would pay twice as much."""
+        with pytest.raises(JobUnusable, match='Write via = "batch" at the top'):
+            job("[batch]\ndirect_below = 5")
 
     def test_said_on_the_command_line(self, folder, job):
         """The command line wins over [batch], and also sends a bare file by batch."""

@@ -57,14 +57,14 @@ Via = Annotated[
     typer.Option(metavar="batch", help="batch: by the Batch API, at half price, within a day."),
 ]
 EnqueuedTokens = Annotated[
-    int | None, typer.Option(help="Prompt tokens that the batches of a model may hold.")
+    int | None, typer.Option(help="By batch: prompt tokens of a model that may wait.")
 ]
 DirectBelow = Annotated[
-    int | None, typer.Option(metavar="LINES", help="Fewer than this are sent without a batch.")
+    int | None, typer.Option(metavar="LINES", help="By batch: fewer than this go without one.")
 ]
 DeleteFiles = Annotated[
     bool | None,
-    typer.Option("--delete-files", help="Remove the uploaded file of a batch that is over."),
+    typer.Option("--delete-files", help="By batch: remove uploaded files of those that are over."),
 ]
 LogLevel = Annotated[
     str, typer.Option(help="Least to be written to log.jsonl; debug has every call.")
@@ -197,9 +197,10 @@ def _worth_knowing(summary: dict[str, Any]) -> Iterator[str]:
     """What a person must not overlook, also when all completed."""
     batches = summary["batches"]
     if batches["created"]:
-        undone = f", {n:,} left undone and sent again" if (n := batches["lines_undone"]) else ""
+        undone = f", {n:,} left undone" if (n := batches["lines_undone"]) else ""
+        number = "1 batch" if batches["created"] == 1 else f"{batches['created']:,} batches"
         yield (
-            f"{batches['created']:,} batches: {batches['lines_sent']:,} lines sent, "
+            f"{number}: {batches['lines_sent']:,} lines sent, "
             f"{batches['lines_answered']:,} answered{undone}"
         )
     if failures := summary["tool_failures"]:
@@ -209,7 +210,10 @@ def _worth_knowing(summary: dict[str, Any]) -> Iterator[str]:
             f"{lost:,} answers were lost on the way: that work may be paid for without a result; "
             "tokens and cost are the least it was (answers_lost in the result lines)"
         )
-    if summary["outcomes"]["stopped"]:
+    if left := batches["left"]:
+        goes, more = ("batch goes", "") if len(left) == 1 else ("batches go", ", ...")
+        yield f"{len(left):,} {goes} on on the server: {left[0]}{more}; summary.json has all ids"
+    if summary["outcomes"]["stopped"] and summary["calls"]["create"]["total"]:
         yield (
             "stopped runs go on on the server and cost what they cost; their ids are in "
             'errors.jsonl, and "sent": false marks requests that cost nothing'

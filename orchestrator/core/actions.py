@@ -122,10 +122,14 @@ class RecordOutcome:
 
 @dataclass(frozen=True, slots=True)
 class DropBatch:
-    """A batch is over: whoever waits for one of its lines has been told."""
+    """A batch is over for us: whoever waits for one of its lines has been told.
+
+    `said` is how it ended, in the server's word where it ended there.
+    """
 
     number: int
     run_id: str
+    said: str
 
 
 Call = CreateRun | CheckRuns | SubmitToolOutputs | CancelRun | FetchResult

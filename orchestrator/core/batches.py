@@ -48,6 +48,7 @@ class Batches:
         """The batch is on its server."""
         totals = self._roster.totals
         totals.batches += 1
+        totals.batches_there += 1
         window = seen.lives_seconds or self._rules.batch_window_seconds
         batch.deadline_at = min(batch.deadline_at, now + window + self._rules.batch_late_seconds)
         for run in list(shard.runs.values()):
@@ -96,8 +97,9 @@ class Batches:
             return
         self._roster.take_out(run)
         answer = event.answer
-        if not (isinstance(answer, Failure) and answer.cause is Cause.UNDONE):
-            self._roster.totals.lines_answered += 1
+        undone = isinstance(answer, Failure) and answer.cause is Cause.UNDONE
+        self._roster.totals.lines_answered += not undone
+        self._roster.totals.lines_undone += undone
         if isinstance(answer, Failure):
             yield from self._failed(run, answer, now)
             return
@@ -203,10 +205,11 @@ class Batches:
             if run.state is State.WAITING or run.state is State.ANSWERED:
                 self._roster.line_up(run, now)  # it was never sent
             else:
-                yield from self._failed(run, failure_of(run), now)
+                failure = failure_of(run)
+                self._roster.totals.lines_undone += shard.sent and not failure.maybe_done
+                yield from self._failed(run, failure, now)
 
     def _failed(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
-        self._roster.totals.lines_undone += failure.cause is Cause.UNDONE
         if run.state is State.SUBMITTING:
             return self._setbacks.outputs_failed(run, failure, now)
         return self._setbacks.send_failed(run, failure, Change.CREATE_FAILED, now)

@@ -98,6 +98,8 @@ class Calls:
         run.sent += 1
         if run.shard is not None:
             self._send_lines(run, run.shard, now)
+            if run.prepared is not None and not run.shard.sent:
+                self._count_sent(run.shard)
         elif run.started_at == NEVER:
             run.started_at = now
             run.deadline_at = now + self._rules.deadline_seconds
@@ -122,18 +124,22 @@ class Calls:
             shard.places = tuple(shard.runs)  # the file is written now, or once more
         if not is_first:
             return
-        totals = self._roster.totals
-        totals.lines_sent += len(shard.places)
-        totals.lines_out += len(shard.places)
+        self._roster.totals.lines_out += len(shard.places)
         for run in shard.runs.values():
             self._roster.schedule.drop(run.number)
             creates = run.state is State.WAITING
             self._roster.move(run, Change.CREATE_SENT if creates else Change.OUTPUTS_SENT, now)
-            run.sent += creates
             if run.started_at == NEVER:
                 run.started_at = now
                 run.deadline_at = now + self._rules.batch_deadline_seconds
             batch.deadline_at = min(batch.deadline_at, run.deadline_at)
+
+    def _count_sent(self, shard: Shard) -> None:
+        """With the create itself the lines are sent; the upload alone costs nothing."""
+        shard.sent = True
+        self._roster.totals.lines_sent += len(shard.runs)
+        for run in shard.runs.values():
+            run.sent += run.state is State.CREATING
 
     def _submit(self, run: Run, now: float) -> SubmitToolOutputs:
         answering = run.answering

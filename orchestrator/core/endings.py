@@ -6,7 +6,7 @@ from orchestrator.core.actions import Deed, DropBatch, RecordOutcome, StopTools
 from orchestrator.core.model import Answer, Family, Outcome, Result, RunError, Times
 from orchestrator.core.roster import NEVER, Roster
 from orchestrator.core.rules import Rules
-from orchestrator.core.runs import Run, Stop
+from orchestrator.core.runs import Run, Shard, Stop
 from orchestrator.core.states import CALL_OUT, DONE, TABLE, Change, State
 
 
@@ -40,7 +40,9 @@ class Endings:
         self._roster.move(run, Change.ENDED, now, outcome)
         self._roster.forget(run, now)
         if run.shard is not None:
-            yield DropBatch(run.number, run.run_id)
+            self._note_end(run, run.shard, len(carried))
+            said = run.finished.said if run.finished is not None else outcome.value
+            yield DropBatch(run.number, run.run_id, said)
             return
         self._roster.totals.outcomes[outcome] += 1
         yield RecordOutcome(
@@ -62,6 +64,16 @@ class Endings:
                 batch_usage=run.batch_usage,
             ),
         )
+
+    def _note_end(self, batch: Run, shard: Shard, unanswered: int) -> None:
+        totals = self._roster.totals
+        if not batch.creates:
+            # It was never there, unless an answer was lost.
+            totals.lines_undone += unanswered if shard.sent and not batch.lost else 0
+            return
+        totals.batches_there -= 1
+        if batch.finished is None:
+            totals.batches_left.append(batch.run_id)
 
     def stop(self, run: Run, stop: Stop, now: float) -> Iterator[Deed]:
         """Cancel the run on the server if that is wanted and possible, else end it here.

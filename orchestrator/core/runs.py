@@ -64,6 +64,7 @@ class Shard:
     inputs: int = 0
     answered: int = 0
     delivered: int = 0
+    sent: bool = False  # with the create call, not with the upload
     unwanted: int = 0  # of its runs, those that end as soon as its id is known
 
 

@@ -1,6 +1,8 @@
 """What a user may set, with units, ranges and defaults; checked before anything is sent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 
 from orchestrator.core.rules import Rules
 from orchestrator.errors import SettingUnusable
@@ -20,6 +22,15 @@ IN_FLIGHT_BY_BATCH = 250_000
 
 # What may be 0 or is no amount at all.
 NO_AMOUNTS = frozenset({"seed", "via", "direct_below"})
+
+ONLY_BY_BATCH: Mapping[str, object] = MappingProxyType(
+    {
+        "enqueued_tokens": None,
+        "batch_lines": Rules.batch_lines_max,
+        "direct_below": Rules.batch_direct_below,
+        "delete_files": False,
+    }
+)
 
 WHOLE = frozenset(
     {
@@ -65,10 +76,6 @@ class Settings:
         if self.via not in {None, BATCH}:
             problem, cure = "there is no such way", 'Say "batch", or leave it out.'
             raise SettingUnusable(name="via", value=self.via, problem=problem, cure=cure)
-        below: object = self.direct_below
-        if type(below) is not int or below < 0:
-            problem = "it must be a whole number, 0 or greater"
-            raise SettingUnusable(name="direct_below", value=below, problem=problem, cure="")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or value is None or field.name in NO_AMOUNTS:
@@ -76,6 +83,26 @@ class Settings:
             wrong = _problem_with(value, whole=field.name in WHOLE)
             if wrong is not None and not (value == INFINITE and field.name in MAY_BE_ENDLESS):
                 raise SettingUnusable(name=field.name, value=value, problem=wrong, cure="")
+        self._check_batches()
+
+    def _check_batches(self) -> None:
+        below: object = self.direct_below
+        if type(below) is not int or below < 0:
+            problem = "it must be a whole number, 0 or greater"
+            raise SettingUnusable(name="direct_below", value=below, problem=problem, cure="")
+        if self.batch_lines > Rules.batch_lines_max:
+            problem = f"a batch takes {Rules.batch_lines_max:,} lines at most"
+            raise SettingUnusable(
+                name="batch_lines", value=self.batch_lines, problem=problem, cure=""
+            )
+        if self.via_batch:
+            return
+        for name, default in ONLY_BY_BATCH.items():
+            value = getattr(self, name)
+            if value != default:
+                # Without batches the price is twice as high: nobody may forget that by mistake.
+                problem, cure = "it is for batches only", 'Say via "batch" too, or leave it out.'
+                raise SettingUnusable(name=name, value=value, problem=problem, cure=cure)
 
     @property
     def via_batch(self) -> bool:

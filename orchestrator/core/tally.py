@@ -141,6 +141,14 @@ class Tally:
         self._codes.add(code)
         return code
 
+    def _cost_and_note(self, totals: Totals) -> tuple[float | None, str | None]:
+        """With lines whose end nobody knows there is no cost: a part would look like the whole."""
+        unsettled = totals.lines_sent - totals.lines_answered - totals.lines_undone
+        if unsettled > 0:
+            note = f"{unsettled:,} lines of batches have no result here and may be paid for"
+            return None, note
+        return self.cost_usd, self.cost_note
+
     def summary(
         self,
         *,
@@ -171,6 +179,7 @@ class Tally:
             wall_seconds: From the first request read to the last result written.
             stopped: Why the execution was stopped early.
         """
+        cost, note = self._cost_and_note(totals)
         return {
             "source": _readable(source),
             "started_at": started_at,
@@ -186,13 +195,7 @@ class Tally:
             "retries": totals.retries,
             "creates_lost": totals.creates_lost,
             "tool_failures": totals.tool_failures,
-            "batches": {
-                "created": totals.batches,
-                "by_end": dict(totals.batches_by_end),
-                "lines_sent": totals.lines_sent,
-                "lines_answered": totals.lines_answered,
-                "lines_undone": totals.lines_undone,
-            },
+            "batches": _batches(totals),
             "turns": totals.turns,
             "tool_calls": totals.tool_calls,
             "tokens": {
@@ -201,8 +204,8 @@ class Tally:
                 "cached": self.tokens.cached_tokens,
                 "reasoning": self.tokens.reasoning_tokens,
             },
-            "cost_usd": None if self.cost_usd is None else round(self.cost_usd, 6),
-            "cost_note": self.cost_note,
+            "cost_usd": None if cost is None else round(cost, 6),
+            "cost_note": note,
             "in_flight_max": totals.in_flight_max,
             "tasks_max": tasks_max,
             "failures": [_failures_as_dict(group) for group in self.failures],
@@ -311,6 +314,17 @@ def _calls_by_kind(
     return {
         kind: {"total": sum(by_status.values()), "by_status": by_status}
         for kind, by_status in by_kind.items()
+    }
+
+
+def _batches(totals: Totals) -> dict[str, Any]:
+    return {
+        "created": totals.batches,
+        "by_end": dict(totals.batches_by_end),
+        "lines_sent": totals.lines_sent,
+        "lines_answered": totals.lines_answered,
+        "lines_undone": totals.lines_undone,
+        "left": totals.batches_left,
     }
 
 

@@ -33,6 +33,8 @@ class Totals:
     lines_sent: int = 0  # in batches
     lines_answered: int = 0  # of these, with an answer or a refusal of their own
     lines_undone: int = 0  # of these, not done and not charged
+    batches_there: int = 0  # on a server now
+    batches_left: list[str] = field(default_factory=list)  # ids of those that go on without us
     lines_out: int = 0  # in batches that are out now
     lines_answered_there: int = 0  # of these, by the servers' counts
     outcomes: Counter[Outcome] = field(default_factory=Counter)

@@ -133,8 +133,8 @@ def _job(source: Path, name: str, requests: Path, table: JobTable, said: Overrid
     # First as the file has them: what is wrong there must not be hidden by an override, and the
     # message must name the file.
     try:
-        for where, fields in given.items():  # noqa: B007 - the message names it
-            Settings(**fields)
+        for where, fields in given.items():
+            Settings(**(fields | ({"via": "batch"} if where == "batch" else {})))
         where = "defaults"
         RequestDefaults(defaults.url, defaults.model, defaults.body)
     except SettingUnusable as error:
@@ -144,6 +144,10 @@ def _job(source: Path, name: str, requests: Path, table: JobTable, said: Overrid
             problem=f"[{where}] {said_there}" if where else said_there,
             cure=error.cure or "Correct it, or leave it out for the default.",
         ) from None
+    if given["batch"] and "via" not in limits | overriding:
+        problem = "there is a [batch] table, and nothing says that this job goes by batches"
+        cure = 'Write via = "batch" at the top or say --via batch, or leave the table out.'
+        raise JobUnusable(path=source, problem=problem, cure=cure)
     settings = Settings(**(limits | overriding))
     return Job(
         name=name,

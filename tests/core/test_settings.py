@@ -61,9 +61,25 @@ def test_batches_take_days_and_many_requests():
 
 def test_what_is_given_about_batches_reaches_the_engine():
     """Each setting is a bound that the packing keeps; tools make every line longer."""
-    rules = Settings(enqueued_tokens=9, batch_lines=8, direct_below=7).rules(line_bytes=1_000)
+    settings = Settings(via="batch", enqueued_tokens=9, batch_lines=8, direct_below=7)
+    rules = settings.rules(line_bytes=1_000)
     assert (rules.batch_queue_tokens, rules.batch_lines_max, rules.batch_direct_below) == (9, 8, 7)
     assert rules.batch_line_bytes == Settings().rules().batch_line_bytes + 1_000
+
+
+@pytest.mark.parametrize(
+    "said", [{"enqueued_tokens": 5}, {"direct_below": 3}, {"delete_files": True}]
+)
+def test_nobody_forgets_to_say_batch(said):
+    """What is for batches only is refused without them: the price would be twice as high."""
+    with pytest.raises(SettingUnusable, match='Say via "batch" too'):
+        Settings(**said)
+
+
+def test_a_batch_has_at_most_fifty_thousand_lines():
+    """More would be cut off silently."""
+    with pytest.raises(SettingUnusable, match="50,000 lines at most"):
+        Settings(via="batch", batch_lines=60_000)
 
 
 def test_checks_get_a_lane_of_their_own_when_they_have_a_limit():

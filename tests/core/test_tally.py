@@ -266,7 +266,16 @@ class TestNumbersOfTheSummary:
             "lines_sent": 1_400,
             "lines_answered": 1_000,
             "lines_undone": 400,
+            "left": [],
         }
+
+    def test_lines_without_a_result_make_the_cost_unknown(self):
+        """A batch that goes on without us costs what it costs; a part would look like the whole."""
+        totals = Totals(batches=1, lines_sent=200, batches_left=["batch_7"])
+        summary = summary_of(tally_of(), totals=totals)
+        assert summary["cost_usd"] is None
+        assert "200 lines" in summary["cost_note"]
+        assert summary["batches"]["left"] == ["batch_7"]
 
     def test_nothing_measured(self):
         """Where nothing was measured the summary says null, not zero."""
