@@ -51,6 +51,9 @@ class FamilyFacts:
             that it can expire, be looked at and be cancelled meanwhile.
         fetches_result: Whether the result takes a call of its own.
         runs_again_when_expired: Whether a run that expired is started anew.
+        finds_lost_creates: Whether a create whose answer was lost is looked for in a list before
+            it is sent again.
+        sends_webhooks: Whether we hear of its end without asking.
     """
 
     runs_per_check: int = 1
@@ -58,6 +61,8 @@ class FamilyFacts:
     waits_for_outputs: bool = False
     fetches_result: bool = False
     runs_again_when_expired: bool = False
+    finds_lost_creates: bool = False
+    sends_webhooks: bool = False
 
 
 FACTS: Mapping[Family, FamilyFacts] = MappingProxyType(
@@ -74,7 +79,7 @@ FACTS: Mapping[Family, FamilyFacts] = MappingProxyType(
             runs_per_check=100, waits_for_outputs=True, fetches_result=True
         ),
         # `GET /batches?limit=100`; output files are kept for 30 days.
-        Family.BATCH: FamilyFacts(runs_per_check=100, fetches_result=True),
+        Family.BATCH: FamilyFacts(runs_per_check=100, fetches_result=True, finds_lost_creates=True),
         # Answers at once, so there is nothing to check.
         Family.DIRECT: FamilyFacts(),
     }

@@ -15,7 +15,16 @@ URLS_OF = {
     "`/v1/moderations`, `/v1/responses` with `background: false`",
 }
 
-HEAD = ("family", "urls", "status checks", "tools", "cancelled at the deadline", "result")
+HEAD = (
+    "family",
+    "urls",
+    "status checks",
+    "webhooks",
+    "tools",
+    "cancelled at the deadline",
+    "a create whose answer was lost",
+    "result",
+)
 
 
 def families_table() -> str:
@@ -36,6 +45,7 @@ def _supports(family: Family) -> Iterator[str]:
         yield f"one call for up to {facts.runs_per_check} runs"
     else:
         yield "one call a run"
+    yield "yes" if facts.sends_webhooks else "not yet"
     if family is Family.BATCH:
         yield "go on in another batch"
     else:
@@ -45,6 +55,7 @@ def _supports(family: Family) -> Iterator[str]:
     yield (
         ("yes, tools or not" if while_tools else "yes") if cancels else "nothing is left to cancel"
     )
+    yield "is looked for first" if facts.finds_lost_creates else "is sent again"
     if family is Family.BATCH:
         yield "in files; what it left undone goes into another batch"
         return
