@@ -142,6 +142,15 @@ async def test_refusals_in_plain_words(status, batches):
     assert (results["c0"].lost, server.counts["create"]) == (0, batches)
 
 
+async def test_a_file_of_nothing_but_garbage():
+    """Nothing in it is anybody's: to send it all again would be paid again."""
+    server = BatchServer(output=lambda: b"{torn\n" + jsonl([line("nobody")]))
+    results, _ = await run_by_batch(server, chats(2))
+
+    assert {result.error.code for result in results.values()} == {"batch_output_missing"}
+    assert server.counts["create"] == 1
+
+
 async def test_a_key_in_what_the_validation_says():
     """Some servers quote it; it must not get into results."""
 

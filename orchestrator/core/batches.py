@@ -91,7 +91,7 @@ class Batches:
         shard = batch.shard if batch is not None else None
         if shard is None:
             return
-        shard.delivered += 1
+        shard.delivered += event.number > 0  # 0 is a line that is nobody's
         run = shard.runs.get(event.number)
         if run is None:
             return
