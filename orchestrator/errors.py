@@ -110,6 +110,20 @@ class OutputFailed(OrchestratorError):
     is whole. Make room or mend the folder, then run what is left into a new folder."""
 
 
+class JournalFailed(OrchestratorError):
+    """{path} can't be written any more: {problem}. The execution was stopped; make room or mend the
+    folder, then run the same command again: it goes on where this one ended."""
+
+
+class JournalUnusable(UserMistake):
+    """{path} can't be gone on with: {problem}. {cure} Nothing was sent."""
+
+
+class FolderInUse(UserMistake):
+    """{path} is in use by another process (pid {pid}). Wait for its end, or stop it; `orchestrator
+    status {path}` says how far it is. Nothing was sent."""
+
+
 class ExecutionStopped(OrchestratorError):
     """The execution was stopped early: {reason}. {cure}"""
 

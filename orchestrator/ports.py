@@ -1,6 +1,6 @@
 """What the driver relies on: promises that apis and adapters keep, and that fakes keep in tests."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from orchestrator.core.actions import (
     FetchResult,
     SubmitToolOutputs,
 )
+from orchestrator.core.entries import Entry
 from orchestrator.core.failures import Failure
 from orchestrator.core.model import Prepared, Request, Result, Seen, ToolCall, ToolOutput
 
@@ -130,3 +131,37 @@ class Results(Protocol):
     """Where results go."""
 
     def record(self, number: int, result: Result) -> None: ...
+
+
+class Journal(Protocol):
+    """Keeps what would be lost with the process. Times are those of the driver's clock.
+
+    What is told is on disk a little later, in the order in which it was told.
+    """
+
+    def admitted(self, number: int, request: Request, at: float) -> None:
+        """A request has a place in flight."""
+        ...
+
+    def keep(self, entry: Entry, at: float) -> None:
+        """A call goes out, or something happened that a replay needs."""
+        ...
+
+    def ended(self, number: int, result: Result, at: float) -> None:
+        """A request has ended; from now on it is no part of a replay."""
+        ...
+
+    def after(self, then: Callable[[], None]) -> None:
+        """Call `then` once all that was told so far is on disk; at once where it is already.
+
+        Never called when it can't be written.
+        """
+        ...
+
+    async def run(self) -> None:
+        """Write until cancelled.
+
+        Raises:
+            JournalFailed: It can't be written any more.
+        """
+        ...
