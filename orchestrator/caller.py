@@ -143,6 +143,18 @@ def _fetched(number: int, seen: Seen) -> Iterator[events.Event]:
     yield events.ResultFetched(number, seen)
 
 
+def never_sent(call: Call) -> Iterable[events.Event]:
+    """What is told of a call that was given up while its intent was being written."""
+    failure = Failure(Cause.NOT_SENT, "it was not wanted any more")
+    match call:
+        case CreateRun(number=number):
+            return (events.CreateFailed(number, failure),)
+        case SubmitToolOutputs(number=number):
+            return (events.OutputsFailed(number, failure),)
+        case _:
+            return ()
+
+
 def numbers_of(call: Call) -> Sequence[int]:
     """The runs that a call is about."""
     return [run.number for run in call.runs] if isinstance(call, CheckRuns) else [call.number]

@@ -124,12 +124,15 @@ class RecordOutcome:
 class DropBatch:
     """A batch is over for us: whoever waits for one of its lines has been told.
 
-    `said` is how it ended, in the server's word where it ended there.
+    `said` is how it ended, in the server's word where it ended there. `is_over` is false when it
+    may go on there, `lost` are runs that it carried and that may be paid for.
     """
 
     number: int
     run_id: str
     said: str
+    is_over: bool = False
+    lost: tuple[int, ...] = ()
 
 
 Call = CreateRun | CheckRuns | SubmitToolOutputs | CancelRun | FetchResult

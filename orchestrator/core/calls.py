@@ -94,15 +94,7 @@ class Calls:
                 assert_never(want)
 
     def _create(self, run: Run, lane: str, now: float) -> CreateRun:
-        self._roster.move(run, Change.CREATE_SENT, now)
-        run.sent += 1
-        if run.shard is not None:
-            self._send_lines(run, run.shard, now)
-            if run.prepared is not None and not run.shard.sent:
-                self._count_sent(run.shard)
-        elif run.started_at == NEVER:
-            run.started_at = now
-            run.deadline_at = now + self._rules.deadline_seconds
+        self.create_sent(run, now)
         again = run.prepared is not None  # the next call of the same create
         group = run.group if again else self._roster.groups.join(run, lane)
         lines = lines_of(run.shard) if run.shard is not None and run.prepared is None else ()
@@ -116,6 +108,18 @@ class Calls:
             lost=run.lost,
             lines=lines,
         )
+
+    def create_sent(self, run: Run, now: float) -> None:
+        """A call of its create goes out."""
+        self._roster.move(run, Change.CREATE_SENT, now)
+        run.sent += 1
+        if run.shard is not None:
+            self._send_lines(run, run.shard, now)
+            if run.prepared is not None and not run.shard.sent:
+                self._count_sent(run.shard)
+        elif run.started_at == NEVER:
+            run.started_at = now
+            run.deadline_at = now + self._rules.deadline_seconds
 
     def _send_lines(self, batch: Run, shard: Shard, now: float) -> None:
         """Everything that a batch carries goes out with it, when it does so for the first time."""

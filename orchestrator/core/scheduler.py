@@ -19,6 +19,7 @@ from orchestrator.core.course import Course
 from orchestrator.core.endings import Endings
 from orchestrator.core.failures import Cause, Failure
 from orchestrator.core.model import Outcome, RunError
+from orchestrator.core.replay import Replay
 from orchestrator.core.roster import WANTED_IN, Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run, Shard, Stop
@@ -88,9 +89,7 @@ class Scheduler:
         """
         return list(self._deeds_after(event, now))
 
-    def _deeds_after(  # noqa: PLR0911 - one arm for each kind of event
-        self, event: events.Event, now: float
-    ) -> Iterator[Deed]:
+    def _deeds_after(self, event: events.Event, now: float) -> Iterator[Deed]:
         match event:
             case events.RequestAdmitted():
                 return self._admitted(event, now)
@@ -107,12 +106,24 @@ class Scheduler:
                     return self._endings.give_up_all(event.number, error_of(failure), now)
             case events.RunCreated() | events.RunPrepared() | events.CreateFailed():
                 self._calls.trial_over = True
+        return self._told(event, now)
+
+    def _told(self, event: events.RunEvent, now: float) -> Iterator[Deed]:
         run = self.roster.runs.get(event.number)
         if run is None:
             return iter(())
         if run.shard is not None:
             return self._told_of_batch(run, run.shard, event, now)
         return self._told_of(run, event, now)
+
+    def replay(self) -> Replay:
+        """Bring a new scheduler to where another one stood; nothing else was done with it."""
+        return Replay(self.roster, self._calls, self._batches, self._told)
+
+    def state_of(self, number: int) -> State | None:
+        """Where a run stands, a batch by its number too; None when it is not in flight."""
+        run = self.roster.runs.get(number)
+        return run.state if run is not None else None
 
     def _finds_no_server(self, failure: Failure) -> bool:
         return failure.cause is Cause.NOT_SENT and not self._calls.trial_over
