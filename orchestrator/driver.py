@@ -170,7 +170,7 @@ class Driver:
             return
         self.tell(events.StopRequested(number, outcome, reason, cancel_remote))
 
-    def stop_all(self, reason: str, *, cancel_remote: bool) -> None:
+    def stop_all(self, reason: str, *, cancel_remote: bool, patience_seconds: float) -> None:
         """Nothing is wanted any more, and nothing new is created."""
         if self._closed:
             return
@@ -178,7 +178,11 @@ class Driver:
         unstopped = [run for run in self.scheduler.roster.runs.values() if run.stop is None]
         # A batch is stopped when it has lost the last run that it carries.
         for number in [run.number for run in unstopped if run.shard is None]:
-            self.stop(number, reason, outcome=Outcome.STOPPED, cancel_remote=cancel_remote)
+            self.tell(
+                events.StopRequested(
+                    number, Outcome.STOPPED, reason, cancel_remote, patience_seconds
+                )
+            )
 
     def tell(self, event: events.Event) -> None:
         """Let the core take in what happened, and do what it says."""

@@ -340,20 +340,24 @@ class Orchestrator:
         if self._stack is None and not feed.source_ended:
             raise OrchestratorClosed
 
-    def stop(self, reason: str, *, cancel_remote: bool = False) -> None:
+    def stop(
+        self, reason: str, *, cancel_remote: bool = False, patience_seconds: float = 0.0
+    ) -> None:
         """End everything in flight with the outcome `stopped`, and create nothing more.
 
         Args:
             reason: For the results' error message.
             cancel_remote: Whether the runs are cancelled on the server; their results come when
                 that is done, or half a minute later.
+            patience_seconds: How long calls that are out, and are the whole of a request, may take
+                to be answered.
 
         Raises:
             OrchestratorClosed: The block was not entered yet; after it there is nothing to stop.
         """
         driver = self._wired()
         self._stopped_by_us = True
-        driver.stop_all(reason, cancel_remote=cancel_remote)
+        driver.stop_all(reason, cancel_remote=cancel_remote, patience_seconds=patience_seconds)
 
     @property
     def totals(self) -> Totals:

@@ -96,7 +96,7 @@ class Endings:
         else:
             may_become_a_run = (run.state, Change.SEEN_PENDING) in table
             awaited = run.state is State.CREATING and may_become_a_run
-            grace = self._rules.stop_grace_seconds
+            grace = max(self._rules.stop_grace_seconds, stop.patience_seconds)
         run.deadline_at = now + grace
         if awaited:
             self._roster.watch_deadline(run)
@@ -119,6 +119,11 @@ class Endings:
             batch.shard.unwanted += was_wanted
             if batch.shard.unwanted == len(batch.shard.runs):
                 yield from self.stop(batch, stop, now)
+            return
+        if batch is None and run.state in CALL_OUT and stop.patience_seconds:
+            # Its answer is paid for.
+            run.deadline_at = min(run.deadline_at, now + stop.patience_seconds)
+            self._roster.watch_deadline(run)
             return
         yield from self.end(run, stop.outcome, now, error=stop.error)
         if batch is not None and batch.shard is not None and not batch.shard.runs:

@@ -90,6 +90,7 @@ class Request:
     via_batch: bool = False
     body_bytes: int = 0
     inputs: int = 1  # texts to be embedded, which batches count
+    digest: bytes = b""  # of what is sent, to tell later whether the line was changed
 
 
 @dataclass(frozen=True, slots=True)

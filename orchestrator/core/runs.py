@@ -43,6 +43,7 @@ class Stop:
     outcome: Outcome
     error: RunError
     cancel_remote: bool
+    patience_seconds: float = 0.0  # how long the answers of calls that are out are waited for
 
 
 @dataclass(slots=True, eq=False)

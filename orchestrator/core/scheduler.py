@@ -190,7 +190,7 @@ class Scheduler:
                 return self._setbacks.cancel_failed(run, failure, now)
             case events.StopRequested():
                 error = RunError(event.outcome.value, event.reason)
-                stop = Stop(event.outcome, error, event.cancel_remote)
+                stop = Stop(event.outcome, error, event.cancel_remote, event.patience_seconds)
                 return self._endings.stop(run, stop, now)
             case _:
                 assert_never(event)
