@@ -158,6 +158,8 @@ class Driver:
         for number, request in past.in_flight:
             replay.admit(number, request, now)
         deeds = [deed for at, entry in past.entries(now) for deed in replay.take(entry, at)]
+        self.scheduler.totals.count_on(past.counts)
+        self.scheduler.totals.batches_by_end.update(past.batches_by_end)
         deeds += replay.settle(now)
         for deed in deeds:
             self._do(deed)

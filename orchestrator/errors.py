@@ -111,9 +111,15 @@ class OutputDamaged(UserMistake):
 
 
 class LinesChanged(UserMistake):
-    """{path}: {count} {lines} not what {they} when this execution began: {named}. Put {them} back;
-    or add --accept-changes to go on with what is there now (what was sent already stays as it was
-    sent), or --fresh to start anew. Nothing was sent."""
+    """{path} is not what it was when this execution began. Lines that were changed or taken out
+    after their requests had been sent: {count}, namely {named}. Put them back; or add
+    --accept-changes to go on with what is there now (what was sent stays as it was sent), or
+    --fresh to start anew. Nothing was sent."""
+
+
+class RequestUnknown(UserMistake):
+    """{path} knows no request with the custom_id {custom_id!r}: it was not begun yet, or the name
+    is another one."""
 
 
 class NothingToRetry(UserMistake):

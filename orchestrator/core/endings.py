@@ -57,6 +57,7 @@ class Endings:
                 creates=run.creates,
                 checks=run.checks,
                 turns=run.turns,
+                number=run.number,
                 sent=run.sent,
                 lost=run.lost,
                 seconds=now - run.started_at if run.started_at < NEVER else 0.0,

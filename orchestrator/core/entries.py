@@ -4,8 +4,8 @@ Two kinds of entries: intents, which are there before their call leaves, and wha
 only looked at a run and found nothing new is left out; so is what time alone brings about.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from orchestrator.core import events
@@ -54,7 +54,8 @@ class Past:
     """What earlier processes left of an execution: requests in flight, and what is known of them.
 
     `entries` gives them in order, with times on a clock that shows so much now. Numbers that were
-    issued are known to the server, or stand in the journal, and are not issued again.
+    issued are known to the server, or stand in the journal, and are not issued again. `counts` is
+    what was counted so far, by the names of `Totals`.
     """
 
     in_flight: Sequence[tuple[int, Request]]
@@ -62,6 +63,8 @@ class Past:
     numbers_issued: int = 0
     batches_issued: int = 0
     groups_issued: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    batches_by_end: Mapping[str, int] = field(default_factory=dict)
 
 
 # What comes of an intent, and what a tool handler brought: always kept. Without the first, nobody
@@ -102,6 +105,8 @@ def is_kept(event: events.Event, before: State | None, after: State | None) -> T
         return True
     if before is None or isinstance(event, _NEVER_KEPT):
         return False
+    if event.number < 0:
+        return False  # of a batch its end is an entry of its own: it also ends with lines ended
     return before is not after and not {before, after} <= _AT_WORK
 
 

@@ -233,6 +233,7 @@ class Result:
     checks: int
     turns: int  # times that tool outputs were submitted
     seconds: float  # from the first create to the end, 0 when nothing was sent
+    number: int = 0  # of the request, in the order in which they were admitted
     sent: int = 0  # create calls, answered or not; 0: this request has cost nothing
     lost: int = 0  # calls whose answer was lost, so that their work may be paid for nothing
     times: Times | None = None  # of the last run, where its server tells them

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from orchestrator.core.model import NO_USAGE, Outcome, Result, RunError, Usage
 from orchestrator.core.totals import Totals
@@ -51,6 +51,29 @@ class Failures:
     example_message: str
 
 
+class EndedBefore(Protocol):
+    """Requests of a model that ended alike, as a journal sums them up."""
+
+    @property
+    def outcome(self) -> Outcome: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def usage(self) -> Usage: ...
+    @property
+    def batch_usage(self) -> Usage: ...
+    @property
+    def custom_id(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def is_reopened(self) -> bool: ...
+
+
 class Tally:
     """Counts results as they come: outcomes, tokens, cost, and why requests failed.
 
@@ -72,9 +95,24 @@ class Tally:
         self.outcomes[result.outcome] += 1
         if result.usage != NO_USAGE:
             self.tokens += result.usage
-            self._add_cost(result)
+            self._add_cost(result.request.model, result.usage, result.batch_usage)
         if result.outcome is not Outcome.COMPLETED:
-            self._add_failure(result)
+            self._add_failure(result.outcome, result.error, result.custom_id)
+
+    def count_before(self, group: EndedBefore) -> None:
+        """Count requests that an earlier process saw end.
+
+        Of those that are sent again, only what they cost counts.
+        """
+        if group.usage != NO_USAGE:
+            self.tokens += group.usage
+            self._add_cost(group.model, group.usage, group.batch_usage)
+        if group.is_reopened:
+            return
+        self.outcomes[group.outcome] += group.count
+        if group.outcome is not Outcome.COMPLETED:
+            error = RunError(group.code, group.message)
+            self._add_failure(group.outcome, error, group.custom_id, group.count)
 
     @property
     def ended(self) -> int:
@@ -110,9 +148,8 @@ class Tally:
         """Why requests failed, the commonest reason first."""
         return sorted(self._failures.values(), key=lambda group: -group.count)
 
-    def _add_cost(self, result: Result) -> None:
-        model, batched = result.request.model, result.batch_usage
-        price = self._price(model, result.usage)
+    def _add_cost(self, model: str, usage: Usage, batched: Usage) -> None:
+        price = self._price(model, usage)
         if price is not None:
             self._cost_usd += price
             if batched != NO_USAGE:
@@ -120,18 +157,20 @@ class Tally:
         elif len(self._unpriced) <= UNPRICED_NAMED_MAX:
             self._unpriced.add(_readable(model, CODE_CHARACTERS_MAX))
 
-    def _add_failure(self, result: Result) -> None:
-        error = result.error or RunError("", "")
-        code = self._bounded(_readable(error.code or result.outcome, CODE_CHARACTERS_MAX))
-        group = self._failures.get((result.outcome, code))
+    def _add_failure(
+        self, outcome: Outcome, error: RunError | None, custom_id: str, count: int = 1
+    ) -> None:
+        error = error or RunError("", "")
+        code = self._bounded(_readable(error.code or outcome, CODE_CHARACTERS_MAX))
+        group = self._failures.get((outcome, code))
         if group is not None:
-            group.count += 1
+            group.count += count
             return
-        self._failures[result.outcome, code] = Failures(
-            outcome=result.outcome,
+        self._failures[outcome, code] = Failures(
+            outcome=outcome,
             code=code,
-            count=1,
-            example_custom_id=_readable(result.custom_id),
+            count=count,
+            example_custom_id=_readable(custom_id),
             example_message=_readable(error.message, MESSAGE_CHARACTERS_MAX),
         )
 
