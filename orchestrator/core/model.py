@@ -90,6 +90,7 @@ class Request:
     via_batch: bool = False
     body_bytes: int = 0
     inputs: int = 1  # texts to be embedded, which batches count
+    digest: bytes = b""  # of what is asked for; 8 bytes, none where nobody will ask if it changed
 
 
 @dataclass(frozen=True, slots=True)
