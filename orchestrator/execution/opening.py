@@ -156,6 +156,7 @@ class _GoingOn:
             lines = ((each.is_completed, each.line) for each in self._journal.unwritten())
             results.mend(self._journal.written_bytes, lines)
             results.sync()
+            self._journal.all_written(*results.sizes)
         except BaseException:
             results.close()
             raise

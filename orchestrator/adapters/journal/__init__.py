@@ -9,7 +9,7 @@
 
 from orchestrator.adapters.journal.ballast import BALLAST_NAME, Ballast
 from orchestrator.adapters.journal.file import JournalFile
-from orchestrator.adapters.journal.journal import Journal
+from orchestrator.adapters.journal.journal import InThread, Journal
 from orchestrator.adapters.journal.lock import LOCK_NAME
 from orchestrator.adapters.journal.opening import JOURNAL_NAME
 from orchestrator.adapters.journal.reading import JournalReader
@@ -34,6 +34,7 @@ __all__ = [
     "EndedGroup",
     "Facts",
     "Happening",
+    "InThread",
     "Journal",
     "JournalFile",
     "JournalReader",

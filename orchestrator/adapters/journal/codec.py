@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from orchestrator.core import events
-from orchestrator.core.entries import CreateSent, Entry, OutputsSent
+from orchestrator.core.entries import BatchOver, CreateSent, Entry, OutputsSent
 from orchestrator.core.failures import Cause, Failure
 from orchestrator.core.model import (
     NO_USAGE,
@@ -31,6 +31,7 @@ KIND_OF: Mapping[type[Entry], str] = MappingProxyType(
     {
         CreateSent: "create_sent",
         OutputsSent: "outputs_sent",
+        BatchOver: "batch_over",
         events.RunCreated: "run_created",
         events.RunPrepared: "run_prepared",
         events.CreateFailed: "create_failed",
@@ -106,6 +107,10 @@ class _Sent(msgspec.Struct, omit_defaults=True):
     lines: tuple[int, ...] = ()
 
 
+class _Over(msgspec.Struct, omit_defaults=True):
+    lost: tuple[int, ...] = ()
+
+
 class _Prepared(msgspec.Struct):
     continuation: bytes
 
@@ -146,6 +151,8 @@ def decoded(number: int, kind: str, data: str) -> Entry:
     elif kind == KIND_OF[CreateSent]:
         sent = from_json(data, _Sent)
         entry = CreateSent(number, sent.group, sent.lines)
+    elif kind == KIND_OF[BatchOver]:
+        entry = BatchOver(number, from_json(data, _Over).lost)
     elif kind == KIND_OF[events.RunPrepared]:
         entry = events.RunPrepared(number, from_json(data, _Prepared).continuation)
     elif kind == KIND_OF[events.ToolFinished]:
@@ -182,6 +189,8 @@ def _data(entry: Entry) -> msgspec.Struct | dict[str, Any]:
     match entry:
         case CreateSent():
             data = _Sent(entry.group, entry.lines)
+        case BatchOver():
+            data = _Over(entry.lost)
         case events.RunPrepared():
             data = _Prepared(entry.continuation)
         case events.ToolFinished(output=told):

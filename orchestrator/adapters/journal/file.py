@@ -9,7 +9,7 @@ Rules:
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock
@@ -20,7 +20,7 @@ from orchestrator.adapters.journal.ballast import Ballast
 from orchestrator.adapters.journal.codec import text_of_json
 from orchestrator.adapters.journal.lock import FolderLock
 from orchestrator.adapters.journal.opening import JOURNAL_NAME, open_to_write
-from orchestrator.adapters.journal.reading import FACTS, JournalReader
+from orchestrator.adapters.journal.reading import FACTS, WRITTEN_BYTES, JournalReader
 from orchestrator.adapters.journal.records import Facts, Session
 from orchestrator.adapters.journal.rows import Rows
 from orchestrator.adapters.journal.statements import SQL, run_places, run_rows
@@ -120,30 +120,68 @@ class JournalFile(JournalReader):
 
     def set_facts(self, facts: Facts) -> None:
         """Keep them; what another version knows beside them stays."""
+        self._transact(lambda: self._put_facts(facts))
+
+    def accept(
+        self, now: Iterable[tuple[int, int, bytes]], gone: Sequence[int], facts: Facts
+    ) -> None:
+        """From now on requests are as their lines are now.
+
+        Args:
+            now: Number, line and digest of each that is there.
+            gone: Numbers of those in flight that are not, and are forgotten.
+            facts: Of the input as it is now.
+        """
+
+        def work() -> None:
+            rows = ((line, digest, number) for number, line, digest in now)
+            self._connection.executemany(SQL["accept"], rows)
+            run_places(self._connection, "forget", gone)
+            self._put_facts(facts)
+
+        self._transact(work)
+
+    def all_written(self, results_bytes: int, errors_bytes: int) -> None:
+        """Every line is safe in the result files, which have these sizes."""
+
+        def work() -> None:
+            self._connection.execute(SQL["drop_unwritten"])
+            note = (WRITTEN_BYTES, text_of_json((results_bytes, errors_bytes)))
+            self._connection.execute(SQL["set_note"], note)
+
+        self._transact(work)
+
+    def forget_unfinished(self) -> None:
+        """What was in flight will be admitted anew, under other numbers; its story stays."""
+        numbers = [each.number for each in self.unfinished()]
+        self._transact(lambda: run_places(self._connection, "forget", numbers))
+
+    def reopen(self, outcomes: Collection[Outcome], facts: Facts) -> None:
+        """Forget that requests ended so: they will be admitted anew, under other numbers.
+
+        Their story stays. Their lines have to be safe in a file of errors, which is a new one from
+        now on.
+
+        Args:
+            outcomes: Not completed.
+            facts: As they are from now on.
+        """
+
+        def work() -> None:
+            run_places(self._connection, "reopen", [each.value for each in outcomes])
+            self._connection.execute(SQL["drop_unwritten_errors"])
+            results_bytes, _ = self.written_bytes
+            note = (WRITTEN_BYTES, text_of_json((results_bytes, 0)))
+            self._connection.execute(SQL["set_note"], note)
+            self._put_facts(facts)
+
+        self._transact(work)
+
+    def _put_facts(self, facts: Facts) -> None:
         stored = self._note(FACTS)
         merged = {} if stored is None else self._parsed(stored, dict)
         merged |= msgspec.to_builtins(facts)
-        text = text_of_json(merged)
-        self._transact(lambda: self._connection.execute(SQL["set_note"], (FACTS, text)))
-
-    def accept(self, digests: Mapping[int, bytes]) -> None:
-        """From now on these requests are as their lines are now. Digests by number."""
-        rows = [(digest, number) for number, digest in digests.items()]
-        self._transact(lambda: self._connection.executemany(SQL["accept"], rows))
-
-    def reopen(self, outcomes: Collection[Outcome]) -> int:
-        """Forget that requests ended so: they will be admitted anew, under other numbers.
-
-        How many there were. Their story stays; lines that are not safe in a file stay, too.
-        """
-        changed = 0
-
-        def work() -> None:
-            nonlocal changed
-            changed = run_places(self._connection, "reopen", [each.value for each in outcomes])
-
-        self._transact(work)
-        return changed
+        self._connection.execute(SQL["set_note"], (FACTS, text_of_json(merged)))
 
     # At work.
 

@@ -29,7 +29,7 @@ from orchestrator.ports import Clock
 
 T = TypeVar("T")
 
-# How long counts and the safe size of the result files may lag behind.
+# How long the safe size of the result files may lag behind.
 NOTES_SECONDS = 1.0
 
 # Lines in the result files before these are made safe: as many as a resume may write again.
@@ -97,7 +97,6 @@ class Journal:
         self._written: list[int] = []
         self._written_bytes = file.written_bytes
         self._noted_at = now
-        self._is_unnoted = False
         self._told = _Told(self._no_rows())
         self._taken: _Told | None = None
         self._wake = anyio.Event()
@@ -209,7 +208,7 @@ class Journal:
         """Until there is something to write."""
         while not (self._told.rows or self._told.then):
             due = None
-            if self._written or self._is_unnoted:
+            if self._written:
                 due = self._noted_at + NOTES_SECONDS - self._clock.now()
                 if due <= 0 or len(self._written) >= WRITTEN_MAX:
                     return
@@ -220,15 +219,12 @@ class Journal:
     def _take(self, now: float, *, is_last: bool = False) -> _Told:
         taken = self._told
         rows = taken.rows
-        if is_last or now >= self._noted_at + NOTES_SECONDS:
-            self._noted_at, self._is_unnoted = now, False
-            self._stored(now)
-            rows.notes[COUNTS] = self._counts()
+        # With every commit, so that what is counted is what the entries tell.
+        rows.notes[COUNTS] = self._counts()
+        is_time = now >= self._noted_at + NOTES_SECONDS
+        if is_last or is_time or len(self._written) >= WRITTEN_MAX:
+            self._noted_at = now
             self._take_written(rows)
-        else:
-            self._is_unnoted = True
-            if len(self._written) >= WRITTEN_MAX:
-                self._take_written(rows)
         rows.last_seconds, rows.last_seq = self._seconds, self._seq
         rows.group_max = self._group_max
         self._told = _Told(self._no_rows())

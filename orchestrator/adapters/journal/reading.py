@@ -95,6 +95,11 @@ class JournalReader:
         return [Session(*row) for row in self.rows("sessions")]
 
     @property
+    def ended_count(self) -> int:
+        """How many requests have ended; of one that is sent again the newest end counts."""
+        return sum(count for _, count in self.rows("outcomes"))
+
+    @property
     def number_max(self) -> int:
         """The largest number that a request ever had, 0 for none."""
         return self._int("number_max")
@@ -134,10 +139,10 @@ class JournalReader:
             yield Unwritten(number, is_completed == 1, line)
 
     def ended_groups(self) -> list[EndedGroup]:
-        """How the requests ended that have ended."""
+        """How the requests ended that have ended, those too that were sent again."""
         groups = []
         for row in self.rows("ended_groups"):
-            outcome, code, model, count, *sums, sent, lost, number = row
+            outcome, code, model, count, *sums, sent, lost, number, is_reopened = row
             [(custom_id, message)] = self.rows("example", [number])
             group = EndedGroup(
                 outcome=Outcome(outcome),
@@ -150,6 +155,7 @@ class JournalReader:
                 lost=lost,
                 custom_id=text_from(custom_id),
                 message=text_from(message),
+                is_reopened=is_reopened == 1,
             )
             groups.append(group)
         return groups

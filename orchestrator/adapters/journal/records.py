@@ -23,6 +23,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         defaults_digest: Of what a job adds to each body, as hex.
         server: Where its calls go.
         via: How its requests go out.
+        retries: How often what failed was sent again because the user asked for it.
     """
 
     name: str = ""
@@ -36,6 +37,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     defaults_digest: str = ""
     server: str = ""
     via: str = ""
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,10 @@ class Unwritten:
 
 @dataclass(frozen=True, slots=True)
 class EndedGroup:
-    """Requests of a model that ended alike, with one of them as an example."""
+    """Requests of a model that ended alike, with one of them as an example.
+
+    Those that are `is_reopened` were sent again: they count for what they cost only.
+    """
 
     outcome: Outcome
     code: str
@@ -104,3 +109,4 @@ class EndedGroup:
     lost: int
     custom_id: str
     message: str
+    is_reopened: bool

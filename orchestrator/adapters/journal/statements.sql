@@ -69,8 +69,17 @@ SELECT coalesce(max(ending), 0) FROM unwritten
 -- name: reopen
 UPDATE requests SET is_reopened = 1 WHERE is_reopened = 0 AND outcome IN ({places})
 
+-- name: forget
+UPDATE requests SET is_reopened = 1 WHERE number IN ({places})
+
+-- name: drop_unwritten
+DELETE FROM unwritten
+
+-- name: drop_unwritten_errors
+DELETE FROM unwritten WHERE is_completed = 0
+
 -- name: accept
-UPDATE requests SET digest = ? WHERE number = ?
+UPDATE requests SET line = ?, digest = ? WHERE number = ?
 
 -- name: lines
 SELECT line, outcome IS NOT NULL FROM requests WHERE is_reopened = 0
@@ -106,9 +115,9 @@ SELECT
     sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens),
     sum(batch_input_tokens), sum(batch_output_tokens),
     sum(batch_cached_tokens), sum(batch_reasoning_tokens),
-    sum(sent), sum(lost), min(number)
-FROM requests WHERE is_reopened = 0 AND outcome IS NOT NULL
-GROUP BY outcome, code, model
+    sum(sent), sum(lost), min(number), is_reopened
+FROM requests WHERE outcome IS NOT NULL
+GROUP BY outcome, code, model, is_reopened
 
 -- name: example
 SELECT custom_id, message FROM requests WHERE number = ?
