@@ -73,7 +73,7 @@ def test_every_request_ends_as_its_fate_says(fates, seed):
     """Lost answers, 5xx, 429, 404, late status: trouble on the way changes no outcome."""
     results = World(fates, seed).run()
 
-    assert [results[n].outcome for n in range(len(fates))] == [fate.outcome for fate in fates]
+    assert [results[n].outcome for n in range(1, len(fates) + 1)] == [fate.outcome for fate in fates]
 
 
 @given(fates(STOPS), SEEDS, st.none() | SECONDS)
@@ -83,7 +83,7 @@ def test_whatever_is_stopped_ends_once(fates, seed, creates_stop_at):
 
     results = world.run()
 
-    for number, fate in enumerate(fates):
+    for number, fate in enumerate(fates, 1):
         possible = {fate.outcome}
         if fate.stops:
             possible |= {Outcome.CANCELLED}

@@ -114,15 +114,15 @@ class World:
     """Lets fates take their course."""
 
     def __init__(self, fates, seed, *, rules=RULES, scheduler_type=Scheduler, creates_stop_at=None):
-        self.fates: list[Fate] = fates
+        self.fates = [None, *fates]  # number 0 is nobody's
         self.chance = random.Random(seed)  # noqa: S311 - a simulation's chance is to be repeated
         self.scheduler = scheduler_type(rules, self.chance.random)
         self.server, self.referee = Server(), Referee()
-        self.troubles = [list(fate.troubles) for fate in fates]
+        self.troubles = [[], *(list(fate.troubles) for fate in fates)]
         self.now = 0.0
         self._tickets = count()
         self._to_come = []
-        for number, fate in enumerate(fates):
+        for number, fate in enumerate(fates, 1):
             request = self._request(number, fate)
             self._later(fate.admitted_at, events.RequestAdmitted(number, request))
             for at, cancel in fate.stops:
@@ -148,7 +148,7 @@ class World:
             self.now = max(self.now, min(moments))
             self._let_happen()
         assert self.scheduler.in_flight == 0, "something is waited for that never comes"
-        silent = set(range(len(self.fates))) - set(self.referee.results)
+        silent = set(range(1, len(self.fates))) - set(self.referee.results)
         assert not silent, f"no outcome was recorded for {silent}"
         return self.referee.results
 
