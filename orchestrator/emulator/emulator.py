@@ -33,6 +33,8 @@ OWN_PAGES = "emulator"
 CALLS_SHOWN_DEFAULT = 1000
 CALLS_SHOWN_MAX = 100_000
 
+HTTP_REFUSED = 400  # and above
+
 FAMILIES = (
     responses,
     assistants,
@@ -97,6 +99,9 @@ class Emulator:
             worked = False
         else:
             worked = True
+            if call.method == "GET":
+                for named in ids:
+                    self.books.creates.looked_at(named)
         reply = deviant_reply(visit, reply, self._state.deviations, self.settings.seed)
         return self._record(visit, self._spoilt(visit, reply, worked=worked))
 
@@ -148,6 +153,8 @@ class Emulator:
                 body_digest=visit.body_digest or None,
             )
         )
+        # An answer that is cut or says something else does not tell of what was created.
+        is_whole = reply.status < HTTP_REFUSED and Fault.MALFORMED not in visit.played
         headers = {
             **reply.headers,
             **visit.headers,
@@ -156,7 +163,7 @@ class Emulator:
             "openai-version": "2020-10-01",
             "openai-organization": "org-emulator",
         }
-        return replace(reply, headers=headers)
+        return replace(reply, headers=headers, created=visit.created if is_whole else None)
 
     def _own_page(self, call: Call, page: tuple[str, ...], now: float) -> Reply:
         """The emulator's own pages: free of keys, limits, faults and books."""
