@@ -45,8 +45,8 @@ class Course:
 
     def prepared(self, run: Run, continuation: bytes, now: float) -> Iterator[Deed]:
         """The next call of its create may go out."""
-        if not run.unanswered:
-            run.failures = run.waits = 0  # a look for what was lost is no progress
+        # A look that found nothing is no progress: the creates that were lost still count.
+        run.failures, run.waits = run.unanswered, 0
         run.prepared = continuation
         run.sent -= 1  # what a create needs before costs nothing
         self._roster.move(run, Change.PREPARED, now)

@@ -18,7 +18,7 @@ from orchestrator.core.scheduler import Scheduler
 from orchestrator.core.states import State
 from orchestrator.errors import InvariantBroken
 
-from .pretend_server import Cancelling, End, Fate, Trouble
+from .pretend_server import WAIT_FOR_OUTPUTS, Cancelling, End, Fate, Trouble
 from .world import RULES, World
 
 SECONDS = st.floats(0, 30)
@@ -74,6 +74,24 @@ def test_every_request_ends_as_its_fate_says(fates, seed):
     results = World(fates, seed).run()
 
     assert [results[n].outcome for n in range(len(fates))] == [fate.outcome for fate in fates]
+
+
+WAITS = sorted(WAIT_FOR_OUTPUTS)
+
+
+@given(fates(st.just(())), SEEDS)
+def test_lost_creates_are_looked_for_and_counted_to_the_last(fates, seed):
+    """What can be listed is not created twice, but where the list lags; what was lost is told."""
+    world = World(fates, seed)
+
+    for number, result in world.run().items():
+        fate = fates[number]
+        if fate.family not in WAITS:
+            continue
+        created = {run_id for run_id in world.server.runs if run_id.startswith(f"r{number}/")}
+        assert result.lost == len(created - world.referee.ever_known)
+        if fate.end is not End.VANISHES:  # else lists don't show it
+            assert result.lost == 0  # lists lag 5 s at most, and 10 s are waited for them
 
 
 @given(fates(STOPS), SEEDS, st.none() | SECONDS)
