@@ -253,7 +253,7 @@ class _CuttableProtocol(HttpToolsProtocol):
         }
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._unread is not None and (exc is not None or self._was_reset()):
+        if self._unread is not None and exc is not None:
             self._unread.delivered = False
         super().connection_lost(exc)
 
@@ -261,11 +261,6 @@ class _CuttableProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             created.delivered = True
             self._unread = created
-
-    def _was_reset(self) -> bool:
-        """A caller that was gone before the answer came: its end hides the reset that followed."""
-        connection = self.transport.get_extra_info("socket")
-        return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def _reset_next(self) -> None:
         self._doomed = True

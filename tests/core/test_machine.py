@@ -3,8 +3,10 @@
 The canaries at the end break the scheduler on purpose; a referee that does not notice is no use.
 """
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.core.actions import RecordOutcome
@@ -79,6 +81,10 @@ def test_every_request_ends_as_its_fate_says(fates, seed):
 WAITS = sorted(WAIT_FOR_OUTPUTS)
 
 
+LAGS = Fate(Family.AGENT_SESSIONS, troubles=(Trouble.LOST_AFTER,), lag_seconds=5.0)
+
+
+@example([LAGS, replace(LAGS, family=Family.ASSISTANTS, fails=1)], 0)
 @given(fates(st.just(())), SEEDS)
 def test_lost_creates_are_looked_for_and_counted_to_the_last(fates, seed):
     """What can be listed is not created twice, but where the list lags; what was lost is told."""
