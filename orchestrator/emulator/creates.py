@@ -108,10 +108,14 @@ class Creates:
         if (created := self._by_id.get(run_id)) is not None:
             created.cancelled += 1
 
+    def page(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """Creates in order, from the one that follows number `after`; they count from 1."""
+        some = self._each[after : after + limit]
+        return [{"number": after + n, **one.summary()} for n, one in enumerate(some, 1)]
+
     def summary(self) -> dict[str, Any]:
-        """By what the bodies were, by what their metadata said, and each by itself."""
+        """How many there were, by what the bodies were and by what their metadata said."""
         return {
             "by_digest": dict(self._by_digest),
             "by_metadata": {name: dict(values) for name, values in self._by_metadata.items()},
-            "each": [created.summary() for created in self._each],
         }

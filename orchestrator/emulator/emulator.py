@@ -30,8 +30,8 @@ from orchestrator.emulator.settings import Settings
 from orchestrator.emulator.state import Route, State, Visit
 
 OWN_PAGES = "emulator"
-CALLS_SHOWN_DEFAULT = 1000
-CALLS_SHOWN_MAX = 100_000
+SHOWN_DEFAULT = 1000  # calls or creates on a page
+SHOWN_MAX = 100_000
 
 HTTP_REFUSED = 400  # and above
 
@@ -174,9 +174,11 @@ class Emulator:
                 return json_reply({"status": "ok"})
             if page == ("books",):
                 return json_reply(self.books.snapshot(now))
+            after = _whole(call, "after", 0)
+            limit = min(_whole(call, "limit", SHOWN_DEFAULT), SHOWN_MAX)
+            if page == ("creates",):
+                return json_reply({"creates": self.books.creates.page(after, limit)})
             if page == ("calls",):
-                after = _whole(call, "after", 0)
-                limit = min(_whole(call, "limit", CALLS_SHOWN_DEFAULT), CALLS_SHOWN_MAX)
                 records = self.books.calls(after, limit)
                 return json_reply({"calls": [record._asdict() for record in records]})
             _refuse_place(call, known=False)

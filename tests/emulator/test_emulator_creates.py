@@ -25,9 +25,18 @@ def emulator_with(**settings):
 
 
 def each(emulator):
-    """All creates, as the page over HTTP has them."""
-    page = get(emulator, "/emulator/books", key="", now=10**6)
-    return json.loads(page.body)["creates"]["each"]
+    """All creates, as the pages over HTTP have them."""
+    found = []
+    while page := creates_page(emulator, after=len(found), limit=2):
+        numbers = [one.pop("number") for one in page]
+        assert numbers == [len(found) + n for n in range(1, len(page) + 1)]
+        found += page
+    return found
+
+
+def creates_page(emulator, **query):
+    path = "/emulator/creates?" + "&".join(f"{name}={value}" for name, value in query.items())
+    return json.loads(get(emulator, path, key="").body)["creates"]
 
 
 def only(emulator, *names):
