@@ -95,7 +95,8 @@ class Calls:
 
     def _create(self, run: Run, lane: str, now: float) -> CreateRun:
         self.create_sent(run, now)
-        again = run.prepared is not None  # the next call of the same create
+        # The next call of the same create; and what may be there is in the group that was sent.
+        again = run.prepared is not None or run.unanswered > 0
         group = run.group if again else self._roster.groups.join(run, lane)
         lines = lines_of(run.shard) if run.shard is not None and run.prepared is None else ()
         return CreateRun(
@@ -105,7 +106,8 @@ class Calls:
             deadline_at=run.deadline_at,
             group=group,
             prepared=run.prepared,
-            lost=run.lost,
+            creates=run.creates,
+            lost=run.unanswered,
             lines=lines,
         )
 

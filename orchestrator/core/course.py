@@ -34,6 +34,7 @@ class Course:
 
     def created(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         run.creates += 1
+        run.unanswered = run.looked_for = 0
         run.created_at = now
         if seen.found:
             run.lost -= 1
@@ -44,9 +45,11 @@ class Course:
 
     def prepared(self, run: Run, continuation: bytes, now: float) -> Iterator[Deed]:
         """The next call of its create may go out."""
-        if run.prepared is None:
-            run.failures = run.waits = 0  # a look for what was lost is no progress
+        # A look that found nothing is no progress: the creates that were lost still count.
+        run.failures, run.waits = run.unanswered, 0
+        run.looked_for = run.unanswered
         run.prepared = continuation
+        run.sent -= 1  # what a create needs before costs nothing
         self._roster.move(run, Change.PREPARED, now)
         if run.stop is not None:
             yield from self._endings.stop(run, run.stop, now)
@@ -169,6 +172,7 @@ class Course:
         self._roster.move(run, Change.RUN_AGAIN, now, seen.error.code if seen.error else "")
         run.run_id = ""
         run.prepared = None
+        run.unanswered = run.looked_for = 0
         failed = max(run.attempts_failed, 1)
         gap = self._rules.backoff.gap_seconds(failed, None, self._chance())
         self._roster.wake(run, now + gap)

@@ -17,6 +17,7 @@ from orchestrator.core.batches import Batches
 from orchestrator.core.calls import Calls
 from orchestrator.core.entries import BatchOver, CreateSent, Entry, OutputsSent
 from orchestrator.core.failures import VERDICT_ON_CREATE, Cause, Failure, Verdict
+from orchestrator.core.families import FACTS, begins_with_preparation
 from orchestrator.core.model import Request
 from orchestrator.core.roster import WANTED_IN, Roster
 from orchestrator.core.runs import Run
@@ -39,6 +40,8 @@ _FOUND_IN: Mapping[type[events.RunEvent], State] = {
 _NO_ANSWER = Failure(
     Cause.CONNECTION_LOST, "the process ended before the answer came", "process_ended"
 )
+
+_COST_NOTHING = replace(_NO_ANSWER, cause=Cause.NOT_SENT)
 
 Told = Callable[[events.RunEvent, float], Iterator[Deed]]
 
@@ -152,7 +155,8 @@ class Replay:
         if is_in_doubt and run.batch is None:
             is_create = run.state is State.CREATING
             failed = events.CreateFailed if is_create else events.OutputsFailed
-            yield from self._told(failed(run.number, _NO_ANSWER), now)
+            failure = _COST_NOTHING if is_create and _costs_nothing(run) else _NO_ANSWER
+            yield from self._told(failed(run.number, failure), now)
         elif run.state is State.TOOLS and run.answering is not None:
             self._roster.watch_tools(run)
             for call in run.answering.calls:
@@ -163,6 +167,13 @@ class Replay:
                 self._roster.wake(run, run.due_at)
             else:
                 self._roster.line_up(run, now)
+
+
+def _costs_nothing(run: Run) -> bool:
+    """Whether the call of its create that is out only prepares it, or looks for a lost one."""
+    prepares = begins_with_preparation(run.request.family, run.request.url)
+    looks = FACTS[run.request.family].finds_lost_creates and run.unanswered > run.looked_for
+    return looks or (prepares and run.prepared is None)
 
 
 def _without_stop(failure: Failure) -> Failure:

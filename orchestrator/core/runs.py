@@ -84,6 +84,8 @@ class Run:
     pending_at: float = 0.0  # last time it was known not to be finished
     sent: int = 0  # create calls, answered or not
     lost: int = 0  # of all that it was sent, calls whose answer was lost
+    unanswered: int = 0  # of these, creates of the run that is wanted now
+    looked_for: int = 0  # as many of them were looked for, and not found
     creates: int = 0
     checks: int = 0
     looks: int = 0  # checks since it was created or given tool outputs

@@ -37,6 +37,7 @@ class Setbacks:
         """A create or a submission failed; `back` is the change to the state before it."""
         totals = self._roster.totals
         run.lost += failure.maybe_done
+        run.unanswered += failure.maybe_done and back is Change.CREATE_FAILED
         totals.creates_lost += failure.maybe_done
         match VERDICT_ON_CREATE[failure.cause]:
             case Verdict.STOP:
@@ -65,7 +66,7 @@ class Setbacks:
         totals.retries += 1
         self._roster.move(run, back, now, failure.cause)
         gap = self._gap(run, failure)
-        if run.shard is not None and failure.maybe_done:
+        if run.unanswered and failure.maybe_done and FACTS[run.request.family].finds_lost_creates:
             gap = max(gap, self._rules.list_lag_seconds)  # then a list shows whether it is there
         self._roster.wake(run, now + gap)
 

@@ -10,12 +10,12 @@ from itertools import count
 
 from orchestrator.core import actions, events, invariants
 from orchestrator.core.failures import Failure
-from orchestrator.core.model import Family, Outcome, Request, Seen, Status, ToolOutput
+from orchestrator.core.model import Family, Outcome, Prepared, Request, Seen, Status, ToolOutput
 from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
 
 from .play import NoBody
-from .pretend_server import FAILURES, Fate, Server, Trouble
+from .pretend_server import FAILURES, WAIT_FOR_OUTPUTS, Fate, Server, Trouble
 
 PERMIT_SECONDS = 0.2
 STEPS_MAX = 20_000
@@ -31,6 +31,7 @@ class Referee:
     def __init__(self):
         self.out = set()  # runs with a call out
         self.run_ids = {}  # runs whose id is known
+        self.ever_known = set()  # ids of runs
         self.not_before = {}  # when a run may be checked again
         self.accepted = set()  # tool calls whose outputs were accepted, by run number
         self.asked = {}  # ids of the tool calls of the turn, in order
@@ -85,6 +86,7 @@ class Referee:
 
     def _saw(self, number, seen, now):
         self.run_ids[number] = seen.run_id
+        self.ever_known.add(seen.run_id)
         self.not_before[number] = now + GAP_SECONDS_MIN
         if seen.status is Status.PENDING:
             self.not_before[number] = now + max(GAP_SECONDS_MIN, seen.look_again_seconds or 0.0)
@@ -197,6 +199,10 @@ class World:
         answer = None
         if trouble in {Trouble.NONE, Trouble.LOST_AFTER}:
             answer = self._answer_to(number, call)
+        if trouble is Trouble.LOST_AFTER and _looks(call):
+            trouble = Trouble.BROKEN  # a look costs nothing, so the family says it that way
+        if isinstance(answer, Prepared):
+            answer = Prepared(b"%d" % call.lost)
         if trouble is not Trouble.NONE:
             answer = FAILURES[trouble]
         self._later(self.now + self._call_seconds(), _event_of(number, call, answer), number)
@@ -231,8 +237,11 @@ class World:
 
     def _answer_to(self, number, call) -> Seen | Failure:
         match call:
-            case actions.CreateRun(request=request):
-                return self.server.create(request.custom_id, self.fates[number], self.now)
+            case actions.CreateRun(request=request, creates=creates) if _looks(call):
+                return self.server.find(request.custom_id, creates, self.now)
+            case actions.CreateRun(request=request, creates=creates):
+                fate = self.fates[number]
+                return self.server.create(request.custom_id, fate, self.now, creates)
             case actions.CheckRuns(runs=(run,)):
                 return self.server.check(run.run_id, self.now)
             case actions.SubmitToolOutputs(run_id=run_id, outputs=outputs):
@@ -256,6 +265,14 @@ GOOD_AND_BAD = {
 }
 
 
+def _looks(call):
+    """Whether this is no create, but a look for one that was lost."""
+    looks_first = isinstance(call, actions.CreateRun) and call.request.family in WAIT_FOR_OUTPUTS
+    return looks_first and call.lost > int(call.prepared or 0)
+
+
 def _event_of(number, call, answer):
+    if isinstance(answer, Prepared):
+        return events.RunPrepared(number, answer.continuation)
     good, bad = GOOD_AND_BAD[type(call)]
     return bad(number, answer) if isinstance(answer, Failure) else good(number, answer)
