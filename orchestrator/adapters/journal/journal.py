@@ -199,7 +199,8 @@ class Journal:
     # What is told, and when it is written.
 
     def _stored(self, at: float) -> float:
-        self._seconds = seconds = at + self._shift
+        seconds = at + self._shift
+        self._seconds = max(self._seconds, seconds)
         return seconds
 
     def _no_rows(self) -> Rows:
