@@ -170,7 +170,8 @@ class TestThePromise:
         with JournalReader.open(tmp_path) as reader:
             assert [known.custom_id for known in reader.digests()] == ["r1"]
             assert [group.count for group in reader.ended_groups()] == [1]
-            assert list(reader.unwritten()) == [Unwritten(1, True, line_of(result_of(request)))]
+            line = line_of(result_of(request))
+            assert list(reader.unwritten()) == [Unwritten(1, is_completed=True, line=line)]
 
     @pytest.mark.real_time
     async def test_with_a_thread_of_its_own(self, tmp_path):

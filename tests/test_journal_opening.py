@@ -123,7 +123,7 @@ class TestUnusable:
         with JournalFile(tmp_path) as file:
             file._connection.execute(f"PRAGMA user_version = {SCHEMA + 1}")
 
-        with pytest.raises(JournalUnusable, match="newer version.*version that made it"):
+        with pytest.raises(JournalUnusable, match=r"newer version.*version that made it"):
             opens(tmp_path)
 
     @pytest.mark.parametrize("content", [b"precious", b"precious" * 10_000])
