@@ -31,7 +31,7 @@ from orchestrator.core import events
 from orchestrator.core.entries import CreateSent
 from orchestrator.core.failures import Cause, Failure
 from orchestrator.core.model import Outcome, Usage
-from orchestrator.errors import JournalFailed
+from orchestrator.errors import JournalFailed, OutputFailed
 
 
 @pytest.fixture(autouse=True)
@@ -405,6 +405,28 @@ class TestOutbox:
         with JournalReader.open(tmp_path) as reader:
             assert [each.number for each in reader.unwritten()] == [3, 1, 4, 2]
             assert not any(each.is_completed for each in reader.unwritten())
+
+    async def test_result_files_that_can_not_be_made_safe(self, tmp_path, around):
+        """Whoever made them is told; their lines stay here, and all else is kept."""
+
+        def refuse():
+            raise OutputFailed(path=tmp_path, problem="it is gone")
+
+        around.sync = refuse
+        journal = around.journal(tmp_path)
+        journal.ended(1, result_of(admit(journal, 1)), 1.0)
+        with pytest.raises(OutputFailed):  # noqa: PT012 - the journal runs in it
+            journal.after(partial(journal.written, 1, 100, 0))
+            await journal.run()
+        admit(journal, 2)
+        journal.written(1, 100, 0)
+        with pytest.raises(OutputFailed):
+            journal.close()
+
+        assert custom_ids(tmp_path) == ["r1", "r2"]
+        with JournalFile(tmp_path) as file:
+            assert [each.number for each in file.unwritten()] == [1]
+            assert file.written_bytes == (0, 0)
 
     async def test_nothing_is_written_while_nothing_happens(self, tmp_path, around):
         """A night of waiting costs no commit and no sync."""
