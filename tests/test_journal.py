@@ -303,11 +303,43 @@ class TestResuming:
         journal.close()
 
         with JournalFile(tmp_path) as file:
-            file.accept({2: b"another."})
-            assert [known.digest for known in file.digests()] == [b"8 bytes.", b"another."]
+            facts = Facts(requests=9)
+            file.accept([(1, 7, b"8 bytes."), (2, 3, b"another.")], [], facts)
+            assert [(known.line, known.digest) for known in file.digests()] == [
+                (7, b"8 bytes."),
+                (3, b"another."),
+            ]
+            assert file.facts == facts
+
+    async def test_requests_in_flight_can_be_forgotten(self, tmp_path, around):
+        """Those whose lines are gone, or all of them where the server is gone."""
+        journal = around.journal(tmp_path)
+        for number in (1, 2, 3):
+            request = admit(journal, number)
+        journal.ended(3, result_of(request), 3.0)
+        journal.close()
+
+        with JournalFile(tmp_path) as file:
+            file.accept([], [2], Facts())
+            assert [each.number for each in file.unfinished()] == [1]
+            file.forget_unfinished()
+            assert file.unfinished() == []
+            assert file.ended_count == 1
+
+    async def test_lines_that_are_written_leave_the_journal(self, tmp_path, around):
+        """Once the result files are mended, nothing is to be written again."""
+        journal = around.journal(tmp_path)
+        journal.ended(1, result_of(admit(journal, 1)), 3.0)
+        journal.close()
+
+        with JournalFile(tmp_path) as file:
+            assert len(list(file.unwritten())) == 1
+            file.all_written(40, 2)
+            assert list(file.unwritten()) == []
+            assert file.written_bytes == (40, 2)
 
     async def test_failed_requests_can_be_reopened(self, tmp_path, around):
-        """They are forgotten, but for their numbers and their lines that are not safe yet."""
+        """They are forgotten, but for their numbers and what they cost."""
         journal = around.journal(tmp_path)
         for number in (1, 2, 3):
             request = admit(journal, number)
@@ -316,15 +348,18 @@ class TestResuming:
         journal.close()
 
         with JournalFile(tmp_path) as file:
-            assert file.reopen([Outcome.FAILED, Outcome.EXPIRED]) == 2
-            assert file.reopen([Outcome.FAILED]) == 0
+            file.all_written(40, 30)
+            file.reopen([Outcome.FAILED, Outcome.EXPIRED], Facts(retries=1))
+            assert file.facts == Facts(retries=1)
+            assert file.written_bytes == (40, 0)
             assert list(file.lines()) == [(1, True)]
             assert [known.custom_id for known in file.digests()] == ["r1"]
-            assert [group.outcome for group in file.ended_groups()] == [Outcome.COMPLETED]
+            groups = {group.is_reopened: group for group in file.ended_groups()}
+            assert (groups[False].outcome, groups[False].count) == (Outcome.COMPLETED, 1)
+            assert (groups[True].outcome, groups[True].count) == (Outcome.FAILED, 2)
             assert file.unfinished() == []
             assert list(file.replay(0.0)) == []
             assert file.number_max == 3
-            assert len(list(file.unwritten())) == 3
 
     @given(st.text(st.characters(codec=None)), st.text(st.characters(codec=None)))
     @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

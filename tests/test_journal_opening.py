@@ -317,7 +317,7 @@ async def test_the_story_of_a_request_that_was_reopened(tmp_path):
         journal.ended(number, failed(request_of()), 1.0)
         journal.close()
         with JournalFile(tmp_path) as file:
-            file.reopen([Outcome.FAILED])
+            file.reopen([Outcome.FAILED], Facts())
 
     with JournalReader.open(tmp_path) as reader:
         story = [(type(each.what), each.what.number) for each in story_of(reader, "a")]

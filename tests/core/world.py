@@ -15,7 +15,7 @@ from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
 
 from .play import NoBody
-from .pretend_server import FAILURES, WAIT_FOR_OUTPUTS, Fate, Server, Trouble
+from .pretend_server import FAILURES, WAIT_FOR_OUTPUTS, Server, Trouble
 
 PERMIT_SECONDS = 0.2
 STEPS_MAX = 20_000
