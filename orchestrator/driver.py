@@ -162,10 +162,13 @@ class Driver:
         """Let the core take in what happened, and do what it says."""
         for deed in self.scheduler.handle(event, self._clock.now()):
             self._do(deed)
+        self._notice_stop()
+        self._wake.set()
+
+    def _notice_stop(self) -> None:
         if not self._stopped and self.scheduler.creates_stopped is not None:
             self._stopped = True
             self._on_stopped()
-        self._wake.set()
 
     # The loop.
 
@@ -175,6 +178,7 @@ class Driver:
         if due_at is not None and due_at <= now:
             for deed in self.scheduler.handle(events.TimePassed(), now):
                 self._do(deed)
+            self._notice_stop()
 
     def _send_calls(self, calls: MemoryObjectSendStream[Sent]) -> float | None:
         """Hand out calls while there are permits and free connections.

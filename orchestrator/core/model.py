@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
-from orchestrator.core.failures import Failure
+from orchestrator.core.failures import Cause, Failure
 
 
 class Family(StrEnum):
@@ -75,8 +75,10 @@ class Request:
     """One line of input.
 
     `tokens` is the estimate that is reserved with the limiter before the request is sent:
-    characters / 4 plus the output tokens that the body allows. With `via_batch` the request goes
-    out as a line of a batch; `body_bytes` and `inputs` say how much of a batch it takes.
+    characters / 4 plus the output tokens that the body allows. `output_tokens` is what a budget
+    reserves for the output, besides a token for 4 of `body_bytes`; it is 0 where there is none.
+    With `via_batch` the request goes out as a line of a batch; `body_bytes` and `inputs` say how
+    much of a batch it takes.
     """
 
     custom_id: str
@@ -90,6 +92,7 @@ class Request:
     via_batch: bool = False
     body_bytes: int = 0
     inputs: int = 1  # texts to be embedded, which batches count
+    output_tokens: int = 0  # that the body allows, or what is assumed when it says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +140,14 @@ NO_USAGE = Usage()
 
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """A run's own error, or ours about it: a code for programs and a message for people."""
+    """A run's own error, or ours about it: a code for programs and a message for people.
+
+    `cause` is there when a call failed.
+    """
 
     code: str
     message: str
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)

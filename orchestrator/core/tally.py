@@ -5,17 +5,15 @@ example each, and the pace of an execution as a few dozen moments.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 from typing import Any, TypeVar
 
+from orchestrator.core.budget import Price, cost_usd
 from orchestrator.core.model import NO_USAGE, Outcome, Result, RunError, Usage
 from orchestrator.core.totals import Totals
-
-# What a token costs by the Batch API, as a part of its price (API guide).
-BATCH_PRICE_PART = 0.5
 
 # Codes come from servers, so their number has to be bounded; what comes later counts as OTHER.
 FAILURE_CODES_MAX = 100
@@ -58,7 +56,7 @@ class Tally:
         price: What this usage of this model costs in USD, None where no price is known.
     """
 
-    def __init__(self, price: Callable[[str, Usage], float | None]) -> None:
+    def __init__(self, price: Price) -> None:
         self.outcomes: Counter[Outcome] = Counter()
         self.tokens: Usage = NO_USAGE
         self._price = price
@@ -111,12 +109,10 @@ class Tally:
         return sorted(self._failures.values(), key=lambda group: -group.count)
 
     def _add_cost(self, result: Result) -> None:
-        model, batched = result.request.model, result.batch_usage
-        price = self._price(model, result.usage)
-        if price is not None:
-            self._cost_usd += price
-            if batched != NO_USAGE:
-                self._cost_usd -= (1 - BATCH_PRICE_PART) * (self._price(model, batched) or 0.0)
+        model = result.request.model
+        cost = cost_usd(self._price, model, result.usage, result.batch_usage)
+        if cost is not None:
+            self._cost_usd += cost
         elif len(self._unpriced) <= UNPRICED_NAMED_MAX:
             self._unpriced.add(_readable(model, CODE_CHARACTERS_MAX))
 
