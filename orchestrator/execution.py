@@ -6,7 +6,7 @@ Order matters: whatever can be wrong with what the user gave is found before the
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from orchestrator.adapters.clock import LoopClock
 from orchestrator.adapters.log import execution_log
-from orchestrator.adapters.prices import price_of
+from orchestrator.adapters.prices import has_price, price_of
 from orchestrator.adapters.progress import Progress
 from orchestrator.adapters.request_file import RequestFile
 from orchestrator.adapters.result_file import (
@@ -42,6 +42,7 @@ from orchestrator.emulator.server import serve, unix_now
 from orchestrator.errors import (
     ExecutionStopped,
     InputChanged,
+    ModelUnpriced,
     OrchestratorError,
     OutputFailed,
     OutputFolderUnusable,
@@ -121,7 +122,9 @@ async def execute(
         client = await stack.enter_async_context(_client(job, way))
         tools = _tools(job)
         requests = stack.enter_context(RequestFile(job.requests, job.defaults))
-        total = requests.check().requests
+        found = requests.check()
+        _refuse_unpriced(job, found.by_model)
+        total = found.requests
         if folder is None:
             folder = _new_folder(job)
         prepare_folder(folder)
@@ -267,6 +270,7 @@ class Execution:
             tasks_max=self._orchestrator.tasks_max,
             wall_seconds=self._clock.now() - self._began_at,
             stopped=self._why_stopped(),
+            budget=self._orchestrator.budget.as_dict(),
         )
 
     def _why_stopped(self) -> RunError | None:
@@ -344,6 +348,13 @@ def _tools(job: Job) -> Sequence[Tool]:
     tools = [Tool.of(handler) for handler in load_tools(job.tools)]
     Toolbox(tools)  # refuses two of one name
     return tools
+
+
+def _refuse_unpriced(job: Job, models: Iterable[str]) -> None:
+    """Under a limit of the cost every model has to have a price."""
+    unpriced = [model for model in models if not has_price(model)]
+    if job.settings.max_cost_usd is not None and unpriced:
+        raise ModelUnpriced(models=", ".join(sorted(unpriced)))
 
 
 def _new_folder(job: Job) -> Path:

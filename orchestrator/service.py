@@ -5,6 +5,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,15 +16,17 @@ from structlog.typing import FilteringBoundLogger
 from orchestrator.adapters.clock import LoopClock
 from orchestrator.adapters.limiter.limiter import Limiter
 from orchestrator.adapters.log import quiet_log
+from orchestrator.adapters.prices import price_of, require_price
 from orchestrator.adapters.request_file import RequestDefaults, request_from
 from orchestrator.adapters.tools import Tool, Toolbox
 from orchestrator.apis.client import make_client
 from orchestrator.apis.every import every_family, line_bytes
 from orchestrator.apis.transport import CallRecord, Transport
+from orchestrator.core.budget import Budget
 from orchestrator.core.model import Outcome, Request, Result, RunError
 from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
-from orchestrator.core.settings import CHECKS_LANE, Settings
+from orchestrator.core.settings import Settings
 from orchestrator.core.totals import Totals
 from orchestrator.driver import Driver
 from orchestrator.errors import (
@@ -71,6 +74,13 @@ class Orchestrator:
         deadline_seconds: From the first call for a request to its end, retries and tools included;
             then its run is cancelled on the server and its outcome is `timed_out`. An hour unless
             given; for what goes by batch 72 hours, from the first batch.
+        run_deadline_seconds: For one run or turn, from its call to its end, tools not counted; then
+            it is cancelled, and the request gets another while its deadline and attempts allow.
+        execution_deadline_seconds: From entering the block; then everything is cancelled.
+        max_cost_usd: Nothing is created that might cost more than this in all.
+        max_tokens: Likewise, in tokens of all models together.
+        same_failures_max: Requests in a row refused for one reason before all stops; 0: go on.
+        lost_creates: "retry" sends again what may be paid and got no answer, "give-up" does not.
         via: "batch" sends what the Batch API takes there: at half the price, within a day. All
             else goes as usual.
         enqueued_tokens: Prompt tokens that all batches of a model may hold at a time. None: what
@@ -107,6 +117,12 @@ class Orchestrator:
         turns_max: int = Rules.turns_max,
         attempts_max: int = Rules.attempts_max,
         deadline_seconds: float | None = None,
+        run_deadline_seconds: float | None = None,
+        execution_deadline_seconds: float | None = None,
+        max_cost_usd: float | None = None,
+        max_tokens: int | None = None,
+        same_failures_max: int = Settings.same_failures_max,
+        lost_creates: str = Settings.lost_creates,
         via: str | None = None,
         enqueued_tokens: int | None = None,
         batch_lines: int = Settings.batch_lines,
@@ -120,25 +136,8 @@ class Orchestrator:
         log: FilteringBoundLogger | None = None,
         on_call: Callable[[CallRecord], None] | None = None,
     ) -> None:
-        self.settings = Settings(
-            rpm=rpm,
-            tpm=tpm,
-            checks_rpm=checks_rpm,
-            connections=connections,
-            max_in_flight=max_in_flight,
-            tools_at_once=tools_at_once,
-            tool_timeout_seconds=tool_timeout_seconds,
-            turns_max=turns_max,
-            attempts_max=attempts_max,
-            deadline_seconds=deadline_seconds,
-            via=via,
-            enqueued_tokens=enqueued_tokens,
-            batch_lines=batch_lines,
-            direct_below=direct_below,
-            delete_files=delete_files,
-            cancel_on_exit=cancel_on_exit,
-            seed=seed,
-        )
+        given = locals()  # each setting is an argument of the same name
+        self.settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
         self._driver: Driver | None = None
         self._given_client = client
         self._tools = Toolbox(tools, tool_timeout_seconds=tool_timeout_seconds)
@@ -200,22 +199,19 @@ class Orchestrator:
 
     def _wire(self, client: AsyncOpenAI) -> Driver:
         settings, clock = self.settings, LoopClock()
-        checks_lane = None if settings.checks_rpm is None else CHECKS_LANE
+        schemas = self._tools.schemas
+        rules = settings.rules(line_bytes=line_bytes(schemas))
+        lane, checks_rpm = rules.checks_lane, settings.checks_rpm
         self._limiter = Limiter(
-            clock,
-            settings.rpm,
-            settings.tpm,
-            checks_lane=checks_lane,
-            checks_rpm=settings.checks_rpm,
+            clock, settings.rpm, settings.tpm, checks_lane=lane, checks_rpm=checks_rpm
         )
         name = f"run-{secrets.token_hex(6)}"
         self._transport = Transport(
             client, clock, name=name, on_limits=self._limiter.told, on_call=self._tell_of_call
         )
-        schemas = self._tools.schemas
         chance = random.Random(settings.seed).random  # noqa: S311 - it only spreads the checks
         return Driver(
-            scheduler=Scheduler(settings.rules(line_bytes=line_bytes(schemas)), chance),
+            scheduler=Scheduler(rules, chance, price_of, clock.now()),
             apis=every_family(self._transport, schemas, name, delete_files=settings.delete_files),
             limiter=self._limiter,
             tools=self._tools,
@@ -352,6 +348,11 @@ class Orchestrator:
         return self._wired().tasks_max
 
     @property
+    def budget(self) -> Budget:
+        """What may be spent, and what was; nothing is counted there without a limit."""
+        return self._wired().scheduler.budget
+
+    @property
     def stopped(self) -> RunError | None:
         """Why nothing new is created any more, or None."""
         return self._wired().scheduler.creates_stopped
@@ -375,7 +376,10 @@ class Orchestrator:
         return self._driver
 
     def _as_request(self, given: Given, number: int) -> Request:
-        return given if isinstance(given, Request) else request_from(given, self._defaults, number)
+        request = request_from(given, self._defaults, number)
+        if self.settings.max_cost_usd is not None:
+            require_price(request)
+        return request
 
     def _raise_if_stopped(self) -> None:
         error = self.stopped

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.core.families import FACTS
+from orchestrator.core.families import EMBEDDINGS_URL, FACTS, MODERATIONS_URL
 from orchestrator.core.model import NO_USAGE, Request, RunError, Usage
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run
@@ -32,6 +32,9 @@ OUTPUT_TOKENS_ASSUMED = 4_096
 
 # As for the limiter, but of bytes: what is not ASCII takes more tokens.
 BYTES_PER_TOKEN = 4
+
+# They answer with numbers, which are not counted as tokens.
+URLS_WITHOUT_OUTPUT = frozenset({EMBEDDINGS_URL, MODERATIONS_URL})
 
 UNITS_PER_USD = 10**12
 
@@ -175,7 +178,8 @@ class Budget:
 
     def estimate(self, request: Request) -> Amount:
         """What is reserved for one run of a request."""
-        tokens = -(-request.body_bytes // BYTES_PER_TOKEN), request.output_tokens
+        assumed = 0 if request.url in URLS_WITHOUT_OUTPUT else OUTPUT_TOKENS_ASSUMED
+        tokens = -(-request.body_bytes // BYTES_PER_TOKEN), request.output_tokens or assumed
         if self._price is None:
             return Amount(sum(tokens))
         usd = self._price(request.model, Usage(*tokens))

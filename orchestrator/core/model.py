@@ -75,10 +75,8 @@ class Request:
     """One line of input.
 
     `tokens` is the estimate that is reserved with the limiter before the request is sent:
-    characters / 4 plus the output tokens that the body allows. `output_tokens` is what a budget
-    reserves for the output, besides a token for 4 of `body_bytes`; it is 0 where there is none.
-    With `via_batch` the request goes out as a line of a batch; `body_bytes` and `inputs` say how
-    much of a batch it takes.
+    characters / 4 plus the `output_tokens` that the body allows. With `via_batch` the request
+    goes out as a line of a batch; `body_bytes` and `inputs` say how much of a batch it takes.
     """
 
     custom_id: str
@@ -92,7 +90,7 @@ class Request:
     via_batch: bool = False
     body_bytes: int = 0
     inputs: int = 1  # texts to be embedded, which batches count
-    output_tokens: int = 0  # that the body allows, or what is assumed when it says nothing
+    output_tokens: int = 0  # of all choices; 0 when the body names no limit
 
 
 @dataclass(frozen=True, slots=True)

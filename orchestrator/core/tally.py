@@ -158,6 +158,7 @@ class Tally:
         tasks_max: int,
         wall_seconds: float,
         stopped: RunError | None = None,
+        budget: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """What summary.json says: plain values, every key always there.
 
@@ -174,6 +175,7 @@ class Tally:
             tasks_max: The highest number of tasks seen alive.
             wall_seconds: From the first request read to the last result written.
             stopped: Why the execution was stopped early.
+            budget: Limits and what was spent, None without a limit.
         """
         cost, note = self._cost_and_note(totals)
         return {
@@ -202,6 +204,7 @@ class Tally:
             },
             "cost_usd": None if cost is None else round(cost, 6),
             "cost_note": note,
+            "budget": budget,
             "in_flight_max": totals.in_flight_max,
             "tasks_max": tasks_max,
             "failures": [_failures_as_dict(group) for group in self.failures],

@@ -248,6 +248,7 @@ class RequestFile:
                 via_batch=found.via_batch,
                 body_bytes=len(found.content),
                 inputs=found.inputs,
+                output_tokens=found.output_tokens,
             )
 
     def sendable(self, line: _Line) -> Sendable:
