@@ -92,6 +92,39 @@ VERDICT_ON_CHECK: Mapping[Cause, Verdict] = MappingProxyType(
     }
 )
 
+# What happened, and why the verdicts are what they are; for the summary and the README.
+REASONS: Mapping[Cause, tuple[str, str]] = MappingProxyType(
+    {
+        Cause.NOT_SENT: ("no connection", "nothing happened, so sending again is safe"),
+        Cause.CONNECTION_LOST: (
+            "the connection broke before the answer",
+            "it may be paid twice, which is counted (`--lost-creates`)",
+        ),
+        Cause.TIMED_OUT: ("no answer in time", "the same"),
+        Cause.MALFORMED: (
+            "the answer can't be read",
+            "proxies break answers now and then; three times, as each is paid",
+        ),
+        Cause.SERVER_ERROR: ("5xx and 408", "the server's own trouble passes"),
+        Cause.CONFLICT: ("409", "what it is about was busy"),
+        Cause.RATE_LIMITED: ("429", "the limit leaves no room just now"),
+        Cause.BUSY: ("400: the thread has an active run", "that one has to end first"),
+        Cause.UNDONE: (
+            "its batch ended before its turn",
+            "nothing was done or paid; it goes into the next batch",
+        ),
+        Cause.BAD_REQUEST: ("400 and other 4xx", "the same body gets the same answer"),
+        Cause.PERMISSION: ("403", "it is often one model; other requests may use another"),
+        Cause.NOT_FOUND: ("404", "there is no such model or endpoint; a new run may be late"),
+        Cause.QUOTA: (
+            "402, or 429 with a code such as `insufficient_quota`",
+            "the vendor says not to try again; to look costs nothing",
+        ),
+        Cause.AUTHENTICATION: ("401", "the same key gets the same answer"),
+        Cause.INTERNAL: ("a bug of ours", "it must not pay for the same work ten times"),
+    }
+)
+
 # A run that ended as `failed` names its reason. These are the server's own trouble and worth a
 # new run; every other code (invalid_prompt, image_parse_error, ...) says that the request itself
 # is at fault. Codes: openai 3.52 types, `ResponseError.code` and the agents' turn errors.

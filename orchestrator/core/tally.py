@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from orchestrator.core.budget import Price, cost_usd
+from orchestrator.core.failures import REASONS, Cause
 from orchestrator.core.model import NO_USAGE, Outcome, Result, RunError, Usage
 from orchestrator.core.totals import Totals
 
@@ -44,6 +45,7 @@ class Failures:
 
     outcome: Outcome
     code: str
+    cause: Cause | None  # None where no call failed: its run did, or its time or money was over
     count: int
     example_custom_id: str
     example_message: str
@@ -62,7 +64,7 @@ class Tally:
         self._price = price
         self._cost_usd = 0.0
         self._unpriced: set[str] = set()
-        self._failures: dict[tuple[Outcome, str], Failures] = {}
+        self._failures: dict[tuple[Outcome, str, Cause | None], Failures] = {}
         self._codes: set[str] = set()
 
     def count(self, result: Result) -> None:
@@ -119,13 +121,15 @@ class Tally:
     def _add_failure(self, result: Result) -> None:
         error = result.error or RunError("", "")
         code = self._bounded(_readable(error.code or result.outcome, CODE_CHARACTERS_MAX))
-        group = self._failures.get((result.outcome, code))
+        kind = (result.outcome, code, error.cause)
+        group = self._failures.get(kind)
         if group is not None:
             group.count += 1
             return
-        self._failures[result.outcome, code] = Failures(
+        self._failures[kind] = Failures(
             outcome=result.outcome,
             code=code,
+            cause=error.cause,
             count=1,
             example_custom_id=_readable(result.custom_id),
             example_message=_readable(error.message, MESSAGE_CHARACTERS_MAX),
@@ -346,6 +350,8 @@ def _failures_as_dict(group: Failures) -> dict[str, Any]:
     return {
         "outcome": str(group.outcome),
         "code": group.code,
+        "cause": None if group.cause is None else group.cause.value,
+        "reason": None if group.cause is None else ": ".join(REASONS[group.cause]),
         "count": group.count,
         "example_custom_id": group.example_custom_id,
         "example_message": group.example_message,

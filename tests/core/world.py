@@ -31,6 +31,8 @@ class Referee:
     def __init__(self):
         self.out = set()  # runs with a call out
         self.run_ids = {}  # runs whose id is known
+        self.known = set()  # all ids that were ever known
+        self.cancelled = set()  # runs whose cancel was sent: another one may come after them
         self.not_before = {}  # when a run may be checked again
         self.accepted = set()  # tool calls whose outputs were accepted, by run number
         self.asked = {}  # ids of the tool calls of the turn, in order
@@ -48,7 +50,13 @@ class Referee:
             assert number not in self.results, f"run {number} has ended"
             self.out.add(number)
         match call:
+            case actions.CancelRun(number=number):
+                self.cancelled.add(number)
             case actions.CreateRun(number=number, request=request):
+                if number in self.cancelled:
+                    self.cancelled.discard(number)
+                    self.run_ids.pop(number, None)
+                    self.asked.pop(number, None)
                 assert number not in self.run_ids, f"run {number} was created twice"
                 first = self.on_thread.setdefault(request.thread or number, number)
                 assert first == number, f"run {number} was created while {first} has its thread"
@@ -85,6 +93,7 @@ class Referee:
 
     def _saw(self, number, seen, now):
         self.run_ids[number] = seen.run_id
+        self.known.add(seen.run_id)
         self.not_before[number] = now + GAP_SECONDS_MIN
         if seen.status is Status.PENDING:
             self.not_before[number] = now + max(GAP_SECONDS_MIN, seen.look_again_seconds or 0.0)
