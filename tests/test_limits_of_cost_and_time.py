@@ -7,6 +7,7 @@ from support.command import AT_ONCE, command_in, json_lines, write_job
 from support.engine import MODEL, play
 
 from orchestrator import Outcome
+from orchestrator.emulator.durations import Fixed
 from orchestrator.emulator.settings import Settings as EmulatorSettings
 from orchestrator.errors import RequestUnusable
 
@@ -30,14 +31,14 @@ async def test_a_program_spends_no_more_than_it_may(via):
     """The emulator counts the tokens that it charges; they stay below the limit."""
     chat = ({**line, "url": "/v1/chat/completions"} for line in lines(60, max_tokens=50))
     given = lines(60) if via is None else chat
-    played = await play(given, via=via, max_tokens=1_500)
+    played = await play(given, via=via, max_tokens=300)
 
     assert played.stopped is not None
-    assert played.stopped.facts["reason"].startswith("the limit is 1,500 tokens, and ")
+    assert played.stopped.facts["reason"].startswith("the limit is 300 tokens, and ")
     outcomes = set(played.outcomes.values())
     assert outcomes == {Outcome.COMPLETED, Outcome.STOPPED}
     used = sum(result.usage.total_tokens for result in played.results.values())
-    assert used == budget_of(played).spent.tokens <= 1_500
+    assert used == budget_of(played).spent.tokens <= 300
     assert played.served("POST /v1/responses" if via is None else "POST /v1/batches") > 0
 
 
@@ -71,7 +72,7 @@ async def test_a_model_without_a_price_is_refused_by_name():
 
 async def test_a_hung_run_is_replaced():
     """The emulator never ends some runs; each request completes by another one."""
-    emulator = EmulatorSettings(seed=2, faults={"hang": 0.3}, run_seconds=1.0, queue_seconds=0.0)
+    emulator = EmulatorSettings(seed=2, faults={"hang": 0.3}, run_seconds=Fixed(1.0))
     played = await play(lines(40), emulator, run_deadline_seconds=20.0)
     assert set(played.outcomes.values()) == {Outcome.COMPLETED}
     assert max(result.creates for result in played.results.values()) > 1
@@ -91,15 +92,14 @@ async def test_the_time_of_an_execution():
 async def test_refusals_alike_stop_a_program():
     """A model that the server does not have is not asked for a thousand times."""
     played = await play(
-        lines(200, model="gpt-none"), refuses_model(), same_failures_max=7, connections=1
+        lines(200, model="gpt-none"),
+        EmulatorSettings(models={MODEL}),
+        same_failures_max=7,
+        connections=1,
     )
     assert played.stopped is not None
     assert "7 requests in a row were refused with" in played.stopped.facts["reason"]
     assert played.served("POST /v1/responses") < 20
-
-
-def refuses_model():
-    return EmulatorSettings(rules=())
 
 
 class TestCommand:
@@ -110,15 +110,15 @@ class TestCommand:
         body = "\n[defaults.body]\nmax_completion_tokens = 40\n"
         toml = AT_ONCE.replace("[emulator]", f"{body}\n[emulator]")
         write_job(tmp_path / "job", ["hello"] * 12, toml)
-        words = ("--max-tokens", "120", "--connections", "1", "--out", "out")
+        words = ("--max-tokens", "70", "--connections", "1", "--out", "out")
         ended = command("run", "job", "--emulator", *words)
 
         assert ended.code == 3
-        assert "the limit is 120 tokens" in ended.err
+        assert "the limit is 70 tokens" in ended.err
         assert "  budget: " in ended.out
         summary = json.loads((tmp_path / "out/summary.json").read_text())
         assert summary["stopped"]["code"] == "budget_spent"
-        assert 0 < summary["budget"]["spent_tokens"] <= 120
+        assert 0 < summary["budget"]["spent_tokens"] <= 70
         assert summary["outcomes"]["stopped"] + summary["not_started"] > 0
         errors = json_lines(tmp_path / "out/errors.jsonl")
         assert {line["error"]["code"] for line in errors} == {"budget_spent"}
@@ -139,6 +139,3 @@ class TestCommand:
         ended = command("run", "job", "--emulator", "--execution-deadline", "0.3")
         assert ended.code == 3
         assert "timed_out, execution_deadline" in ended.out
-
-
-assert MODEL

@@ -79,6 +79,7 @@ class Budget:
         self.assumed = NOTHING  # for answers that were lost
         self.reserved = NOTHING
         self.holders = 0  # runs with a reservation
+        self.is_open = True  # False while a journal is replayed: then who is let in is known
         self._max_tokens = rules.max_tokens
         self._max_units = rules.max_cost_usd * UNITS_PER_USD
         self._price = price if rules.max_cost_usd < INFINITE else None
@@ -95,26 +96,27 @@ class Budget:
         """
         if not self.is_limited or run.reserved:
             return True
-        if (first or not self._waiting) and self._fits(run):
+        if self.is_open and (first or not self._waiting) and self._fits(run):
             self._reserve(run)
             return True
         self._waiting[run.number] = run
         self._waiting.move_to_end(run.number, last=not first)
         return False
 
-    def hold(self, run: Run) -> None:
-        """For a replay: this run was created, so it had its reservation."""
-        if self.is_limited and not run.reserved:
-            self._reserve(run)
-
     def take_next(self) -> Run | None:
         """The run that has waited longest, with its reservation, if there is room for it now."""
         first = next(iter(self._waiting.values()), None)
-        if first is None or not self._fits(first):
+        if first is None or not self.is_open or not self._fits(first):
             return None
         del self._waiting[first.number]
         self._reserve(first)
         return first
+
+    def claim(self, run: Run) -> None:
+        """This run was created by an earlier session: it has its reservation, whatever is left."""
+        self._waiting.pop(run.number, None)
+        if self.is_limited and not run.reserved:
+            self._reserve(run)
 
     @property
     def waits(self) -> bool:
@@ -201,7 +203,7 @@ class Budget:
     @property
     def error(self) -> RunError | None:
         """Why nothing more can be created, None as long as something can, or may later."""
-        if not self.is_limited:
+        if not (self.is_limited and self.is_open):
             return None
         told = f"the limit is {self._limits_told()}, and {self._told(self.spent)} are spent"
         if self._exceeds(self.spent):

@@ -248,7 +248,9 @@ class Result:
     seconds: float  # from the first create to the end, 0 when nothing was sent
     number: int = 0  # of the request, in the order in which they were admitted
     sent: int = 0  # create calls, answered or not; 0: this request has cost nothing
-    lost: int = 0  # calls whose answer was lost, so that their work may be paid for nothing
+    # Calls whose answer was lost, and runs that were replaced and never said that they ended: their
+    # work may be paid for nothing.
+    lost: int = 0
     lost_usage: Usage = NO_USAGE  # what these may have used, at most
     times: Times | None = None  # of the last run, where its server tells them
     batch_usage: Usage = NO_USAGE  # part of `usage`: at the price of the Batch API

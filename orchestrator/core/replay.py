@@ -54,6 +54,7 @@ class Replay:
         self._batches = batches
         self._told = told
         roster.replaying = True
+        roster.budget.is_open = False
 
     def issued(self, *, batches: int, groups: int) -> None:
         """So many of each have been numbered; those numbers are on the server."""
@@ -85,6 +86,7 @@ class Replay:
     def settle(self, now: float) -> list[Deed]:
         """Settle what is in doubt, and let every run wait for what is next."""
         self._roster.replaying = False
+        self._roster.budget.is_open = True
         runs = list(self._roster.runs.values())
         return list(chain.from_iterable(self._settle(run, now) for run in runs))
 
@@ -101,10 +103,10 @@ class Replay:
         self._roster.presuppose(run, State.WAITING)
         self._calls.create_sent(run, at)
         if run.shard is None:
-            self._roster.budget.hold(run)
+            self._roster.budget.claim(run)
         else:
             for carried in run.shard.runs.values():
-                self._roster.budget.hold(carried)
+                self._roster.budget.claim(carried)
         if run.shard is not None and sent.lines:
             run.shard.places = sent.lines  # also those that have ended have a place in the file
         if sent.group:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.actions import CheckRuns
 from orchestrator.core.budget import OUTPUT_TOKENS_ASSUMED, Amount, Budget
+from orchestrator.core.events import RunCreated
 from orchestrator.core.failures import Cause
 from orchestrator.core.model import Family, Outcome, Usage
 from orchestrator.core.rules import Rules
@@ -17,7 +18,7 @@ from orchestrator.errors import InvariantBroken
 
 from .batch_world import BATCH_RULES
 from .paid_world import PRICE, PaidBatchWorld, PaidWorld, price
-from .play import Play, asks, ended, ending, endings, kinds, request, results_of
+from .play import Play, asks, ended, ending, endings, kinds, pending, request, results_of
 from .pretend_server import End, Fate, Trouble
 from .test_batch_machine import BATCHES, LINES
 from .test_machine import ON_THE_SERVER, POLLED, SECONDS, SEEDS, TROUBLES
@@ -264,6 +265,29 @@ def test_what_an_earlier_session_spent_counts():
     deeds = play.admit(1, **TEN)
 
     assert ending(deeds).error.code == "budget_spent"
+
+
+def test_a_replay_says_itself_who_was_created():
+    """Until it is over nobody is let in, and nothing is stopped; then the rest takes its turn."""
+    play = Play(max_tokens=25)
+    budget, roster = play.scheduler.budget, play.scheduler.roster
+    budget.is_open = False
+    budget.note_spent("m", Usage(10, 0))
+    assert play.admit(1, 2, **TEN) == []
+    assert play.calls() == []
+
+    budget.claim(roster.runs[2])
+    roster.line_up(roster.runs[2], play.now)
+    assert play.call().number == 2
+    play.tell(RunCreated(2, pending("run_2")))
+    budget.is_open = True
+    roster.let_in(play.now)
+
+    assert play.calls() == []  # 10 spent, 10 reserved, and 10 more don't fit
+    play.wait(1)
+    play.call()
+    play.seen(ended(run_id="run_2"), 2)
+    assert play.scheduler.creates_stopped.code == "budget_spent"
 
 
 def test_a_model_without_a_price_is_never_let_in():
