@@ -22,6 +22,7 @@ from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME, SUMMARY
 from orchestrator.apis.refusals import QUOTA_CODES
 from orchestrator.cli import exit_codes
 from orchestrator.cli.app import app
+from orchestrator.core import budget
 from orchestrator.core.failures import (
     RETRYABLE_RUN_CODES,
     VERDICT_ON_CHECK,
@@ -30,8 +31,9 @@ from orchestrator.core.failures import (
 )
 from orchestrator.core.families import FACTS, URLS
 from orchestrator.core.model import Family, Outcome
-from orchestrator.core.overview import families_table
+from orchestrator.core.overview import failures_table, families_table
 from orchestrator.core.packing import BYTES_PER_TOKEN
+from orchestrator.core.rules import Rules
 from orchestrator.core.settings import Settings
 from orchestrator.core.states import TABLE, Change, State, diagram
 from orchestrator.core.tally import Tally, percentile
@@ -169,7 +171,8 @@ def test_every_url_is_explained():
 
 
 def test_every_failure_does_what_the_table_says():
-    """The table of failures is the engine's own: each cause with its two verdicts."""
+    """The table of failures is the engine's own; to update it, paste what this test shows."""
+    assert failures_table() in README, failures_table()
     told = {cause: (row[2], row[3]) for row in table("cause") for cause in named(row[0])}
     assert told == {
         cause.value: (VERDICT_ON_CREATE[cause].value, VERDICT_ON_CHECK[cause].value)
@@ -256,7 +259,10 @@ def test_the_limits_shown_are_the_defaults(reference_job):
     }
     marked = {line.split()[0] for line in lines if "default:" in line}
     names = {field.name for field in fields(Settings)}
-    assert marked & names == {"via", "rpm", "tpm", "checks_rpm", "seed", "enqueued_tokens"}
+    assert marked & names == {
+        *("via", "rpm", "tpm", "checks_rpm", "seed", "enqueued_tokens"),
+        *("run_deadline_seconds", "execution_deadline_seconds", "max_cost_usd", "max_tokens"),
+    }
     for name in names - marked - set(by_batch):
         assert getattr(shown, name) == getattr(defaults, name), name
 
@@ -313,6 +319,18 @@ async def test_what_an_expired_batch_costs_is_so():
     totals = played.orchestrator.totals
     assert (totals.lines_sent, totals.lines_answered, totals.lines_undone) == (sent, paid, undone)
     assert played.books["batches"]["lines"]["billed"] == paid
+
+
+def test_what_is_said_of_limits_is_so():
+    """The numbers of the sections on limits are those that the engine goes by."""
+    cost = " ".join(section("### Limits of cost").split())
+    time = " ".join(section("### Limits of time").split())
+    assert f"a token for {budget.BYTES_PER_TOKEN} bytes of its body" in cost
+    assert f"or {budget.OUTPUT_TOKENS_ASSUMED:,} tokens where it says nothing" in cost
+    assert budget.BATCH_PRICE_PART == 0.5
+    assert f"ended {Rules.cancel_grace_seconds:g} s after its cancel" in time
+    alike = f"When {Rules.same_failures_max} requests in a row (`--same-failures`)"
+    assert alike in section("## Limits, failures, and what polling costs")
 
 
 def test_the_lines_shown_can_be_sent(tmp_path):

@@ -103,7 +103,7 @@ class Calls:
             number=run.number,
             request=run.request,
             attempt=run.sent,
-            deadline_at=run.deadline_at,
+            deadline_at=min(run.deadline_at, run.run_deadline_at),
             group=group,
             prepared=run.prepared,
             creates=run.creates,
@@ -122,6 +122,8 @@ class Calls:
         elif run.started_at == NEVER:
             run.started_at = now
             run.deadline_at = now + self._rules.deadline_seconds
+        if run.shard is None:
+            run.run_deadline_at = now + self._rules.run_deadline_seconds
 
     def _send_lines(self, batch: Run, shard: Shard, now: float) -> None:
         """Everything that a batch carries goes out with it, when it does so for the first time."""
@@ -152,13 +154,14 @@ class Calls:
         if answering is None:  # the table lets a run be ANSWERED only by its last tool output
             raise AssertionError(run)
         self._roster.move(run, Change.OUTPUTS_SENT, now)
+        run.run_deadline_at = now + self._rules.run_deadline_seconds
         return SubmitToolOutputs(
             number=run.number,
             run_id=run.run_id,
             request=run.request,
             outputs=answering.in_order(),
             continuation=answering.continuation,
-            deadline_at=run.deadline_at,
+            deadline_at=min(run.deadline_at, run.run_deadline_at),
         )
 
     def _check(self, due: Run, now: float) -> CheckRuns:

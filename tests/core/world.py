@@ -15,7 +15,7 @@ from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
 
 from .play import NoBody
-from .pretend_server import FAILURES, WAIT_FOR_OUTPUTS, Fate, Server, Trouble
+from .pretend_server import FAILURES, WAIT_FOR_OUTPUTS, Server, Trouble
 
 PERMIT_SECONDS = 0.2
 STEPS_MAX = 20_000
@@ -32,6 +32,7 @@ class Referee:
         self.out = set()  # runs with a call out
         self.run_ids = {}  # runs whose id is known
         self.ever_known = set()  # ids of runs
+        self.cancelled = set()  # runs whose cancel was sent: another one may come after them
         self.not_before = {}  # when a run may be checked again
         self.accepted = set()  # tool calls whose outputs were accepted, by run number
         self.asked = {}  # ids of the tool calls of the turn, in order
@@ -49,7 +50,13 @@ class Referee:
             assert number not in self.results, f"run {number} has ended"
             self.out.add(number)
         match call:
+            case actions.CancelRun(number=number):
+                self.cancelled.add(number)
             case actions.CreateRun(number=number, request=request):
+                if number in self.cancelled:
+                    self.cancelled.discard(number)
+                    self.run_ids.pop(number, None)
+                    self.asked.pop(number, None)
                 assert number not in self.run_ids, f"run {number} was created twice"
                 first = self.on_thread.setdefault(request.thread or number, number)
                 assert first == number, f"run {number} was created while {first} has its thread"
