@@ -165,6 +165,8 @@ class Driver:
         self.scheduler.totals.count_on(past.counts)
         self.scheduler.totals.batches_by_end.update(past.batches_by_end)
         deeds += replay.settle(now)
+        for event in replay.presumed:
+            self._journal.keep(event, now)
         for deed in deeds:
             self._do(deed)
         self._wake.set()

@@ -4,7 +4,8 @@ Rules: entries come in the order in which they were written, and go through the 
 they happened. What was not kept (checks that found nothing new, time that passed) is presupposed:
 an entry tells by itself in which state it could happen. Nothing lines up before `settle`, so a
 replay hands out no calls. What is found in doubt there, because a call left and no answer was kept,
-is a lost answer, and is treated as any other.
+is a lost answer, is treated as any other, and is to be kept as any other: the next process must
+neither count it again nor wait for it again.
 """
 
 from collections import deque
@@ -46,13 +47,18 @@ Told = Callable[[events.RunEvent, float], Iterator[Deed]]
 
 
 class Replay:
-    """One replay; ends with `settle`."""
+    """One replay; ends with `settle`.
+
+    Attributes:
+        presumed: What `settle` took for lost, to be kept.
+    """
 
     def __init__(self, roster: Roster, calls: Calls, batches: Batches, told: Told) -> None:
         self._roster = roster
         self._calls = calls
         self._batches = batches
         self._told = told
+        self.presumed: list[events.CreateFailed | events.OutputsFailed] = []
         roster.replaying = True
         roster.budget.is_open = False
 
@@ -99,7 +105,7 @@ class Replay:
         if run is None:
             return
         if run.state is State.CREATING:  # by a process that was killed before it heard of it
-            deque(self._never_answered(run, at), maxlen=0)
+            deque(self._told(_never_answered(run), at), maxlen=0)
         self._roster.presuppose(run, State.WAITING)
         self._calls.create_sent(run, at)
         if run.shard is None:
@@ -136,7 +142,7 @@ class Replay:
 
     def _outputs_sent(self, run: Run, at: float) -> None:
         if run.state is State.SUBMITTING:
-            deque(self._never_answered(run, at), maxlen=0)
+            deque(self._told(_never_answered(run), at), maxlen=0)
         if run.answering is not None:
             self._roster.presuppose(run, State.ANSWERED)
             self._roster.move(run, Change.OUTPUTS_SENT, at)
@@ -156,12 +162,6 @@ class Replay:
         """Handlers are called in the end, those that have not finished by then."""
         return [deed for deed in deeds if not isinstance(deed, CallTool)]
 
-    def _never_answered(self, run: Run, now: float) -> Iterator[Deed]:
-        is_create = run.state is State.CREATING
-        failed = events.CreateFailed if is_create else events.OutputsFailed
-        failure = _COST_NOTHING if is_create and _costs_nothing(run) else _NO_ANSWER
-        return self._told(failed(run.number, failure), now)
-
     # The end.
 
     def _settle(self, run: Run, now: float) -> Iterator[Deed]:
@@ -169,7 +169,9 @@ class Replay:
             return  # it ended with the batch that carried it
         is_in_doubt = run.state is State.CREATING or run.state is State.SUBMITTING
         if is_in_doubt and run.batch is None:
-            yield from self._never_answered(run, now)
+            failed = _never_answered(run)
+            self.presumed.append(failed)
+            yield from self._told(failed, now)
         elif run.state is State.TOOLS and run.answering is not None:
             self._roster.watch_tools(run)
             for call in run.answering.calls:
@@ -180,6 +182,12 @@ class Replay:
                 self._roster.wake(run, run.due_at)
             else:
                 self._roster.line_up(run, now)
+
+
+def _never_answered(run: Run) -> events.CreateFailed | events.OutputsFailed:
+    if run.state is not State.CREATING:
+        return events.OutputsFailed(run.number, _NO_ANSWER)
+    return events.CreateFailed(run.number, _COST_NOTHING if _costs_nothing(run) else _NO_ANSWER)
 
 
 def _costs_nothing(run: Run) -> bool:

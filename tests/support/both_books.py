@@ -16,6 +16,9 @@ TURNS = {"response_turn", "chat_turn"}
 # Runs that wait on the server for their tool outputs, and are looked for when a create was lost.
 HELD = {"/v1/threads/runs", "/v1/agents/sessions"}
 
+# Causes of a failed call after which nobody knows what came of it.
+MAYBE_DONE = {"connection_lost", "call_timed_out", "process_ended"}
+
 ANSWERS = {"run_created", "outputs_accepted"}
 
 
@@ -90,7 +93,7 @@ class _Walk:
         if kind == "run_prepared":
             self._prepared, self._looked_for = True, self._lost
         elif kind in {"create_failed", "outputs_failed"}:
-            if data["cause"] in {"connection_lost", "call_timed_out"}:
+            if data["cause"] in MAYBE_DONE:
                 self._end_in_doubt()
             elif self._out == "pays":
                 self._out = None
