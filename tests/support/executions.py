@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from time import perf_counter
 
 from test_mixed_families import on_assistants, on_chat, on_responses, on_sessions
 
 FAMILIES = (on_responses, on_assistants, on_sessions, on_chat)
 
 MODEL = "gpt-5-nano"
+
+SECONDS_MAX = 60  # for anything that is waited for
 
 # The model asks for the order that the request is named after.
 RULES = """
@@ -85,6 +88,14 @@ def started(folder, emulator, *words, out="out"):
     finally:
         process.kill()
         process.communicate()
+
+
+def wait_until(condition, process):
+    """Ask again and again; asking takes its time, so nothing sleeps."""
+    until = perf_counter() + SECONDS_MAX
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert perf_counter() < until
 
 
 def handler_calls(folder):
