@@ -80,6 +80,8 @@ class Caller:
         match call:
             case CreateRun():
                 answer = await self._apis[call.request.family].create(call)
+                if isinstance(answer, Prepared) or answer.found:
+                    self._limiter.spent(sent.lane, sent.tokens, 0, sent.at)  # only creates cost
                 if isinstance(answer, Prepared):
                     return [events.RunPrepared(call.number, answer.continuation)]
                 self._correct(sent, answer)
@@ -141,6 +143,18 @@ def _fetched(number: int, seen: Seen) -> Iterator[events.Event]:
         if isinstance(lines, Generator):
             lines.close()
     yield events.ResultFetched(number, seen)
+
+
+def never_sent(call: Call) -> Iterable[events.Event]:
+    """What is told of a call that was given up while its intent was being written."""
+    failure = Failure(Cause.NOT_SENT, "it was not wanted any more")
+    match call:
+        case CreateRun(number=number):
+            return (events.CreateFailed(number, failure),)
+        case SubmitToolOutputs(number=number):
+            return (events.OutputsFailed(number, failure),)
+        case _:
+            return ()
 
 
 def numbers_of(call: Call) -> Sequence[int]:

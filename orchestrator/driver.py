@@ -12,6 +12,7 @@ above them hold.
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import assert_never
 
 import anyio
@@ -20,7 +21,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from structlog.typing import FilteringBoundLogger
 
-from orchestrator.caller import Caller, Sent, numbers_of
+from orchestrator.caller import Caller, Sent, never_sent, numbers_of
 from orchestrator.core import events
 from orchestrator.core.actions import (
     CallTool,
@@ -31,9 +32,10 @@ from orchestrator.core.actions import (
     StopTools,
     SubmitToolOutputs,
 )
-from orchestrator.core.model import Family, Outcome, Request
+from orchestrator.core.entries import BatchOver, Past, intent_of, is_kept
+from orchestrator.core.model import Family, Outcome, Request, Result
 from orchestrator.core.scheduler import Scheduler
-from orchestrator.ports import Api, Clock, Limiter, Results, Tools
+from orchestrator.ports import Api, Clock, Journal, Limiter, Results, Tools
 
 TASKS_LOOK_SECONDS = 0.25  # how often the living tasks are counted, for the summary
 ERROR_SHOWN = 300  # characters of what a tool says of its failure, in the log
@@ -50,7 +52,8 @@ class Driver:
         apis: One for each family.
         limiter: The permits.
         tools: The tool handlers.
-        results: Where results go.
+        results: Where results go, once the journal has them.
+        journal: Keeps what would be lost with the process.
         clock: The time.
         log: Gets events with dotted names; never a prompt or a key.
         connections: Calls that may be out at the same time.
@@ -66,6 +69,7 @@ class Driver:
         limiter: Limiter,
         tools: Tools,
         results: Results,
+        journal: Journal,
         clock: Clock,
         log: FilteringBoundLogger,
         connections: int,
@@ -77,6 +81,7 @@ class Driver:
         self._limiter = limiter
         self._tools = tools
         self._results = results
+        self._journal = journal
         self._clock = clock
         self._log = log
         self._caller = Caller(apis, limiter, log)
@@ -91,6 +96,7 @@ class Driver:
         self._tasks_looked_at = float("-inf")
 
         self._numbers_given = 0
+        self._unreported = 0  # results that the journal has yet to take
         self._deeper: dict[int, int] = {}  # level by run, of runs that a tool handler asked for
         self._tools_waiting: defaultdict[int, deque[CallTool]] = defaultdict(deque)  # by level
         self._tools_at_work: Counter[int] = Counter()
@@ -109,6 +115,7 @@ class Driver:
         calls_in, calls_out = anyio.create_memory_object_stream[Sent](self._connections)
         with calls_in, calls_out:
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._journal.run)
                 for _ in range(self._connections):
                     tasks.start_soon(self._connection, calls_out)
                 while True:
@@ -126,8 +133,8 @@ class Driver:
         self._emptied.set()
 
     async def wait_until_empty(self) -> None:
-        """Wait until nothing is in flight."""
-        while self.scheduler.in_flight and not self._closed:
+        """Wait until nothing is in flight, and all results are handed over."""
+        while (self.scheduler.in_flight or self._unreported) and not self._closed:
             await self._emptied.wait()
 
     def next_number(self) -> int:
@@ -139,7 +146,24 @@ class Driver:
         """Take a request. Its result goes to `results` under this number, perhaps at once."""
         if level.get():
             self._deeper[number] = level.get()
+        self._journal.admitted(number, request, self._clock.now())
         self.tell(events.RequestAdmitted(number, request))
+
+    def resume(self, past: Past) -> None:
+        """Go on with what earlier processes left in flight; before anything is admitted."""
+        now = self._clock.now()
+        self._numbers_given = past.numbers_issued
+        replay = self.scheduler.replay()
+        replay.issued(batches=past.batches_issued, groups=past.groups_issued)
+        for number, request in past.in_flight:
+            replay.admit(number, request, now)
+        deeds = [deed for at, entry in past.entries(now) for deed in replay.take(entry, at)]
+        self.scheduler.totals.count_on(past.counts)
+        self.scheduler.totals.batches_by_end.update(past.batches_by_end)
+        deeds += replay.settle(now)
+        for deed in deeds:
+            self._do(deed)
+        self.tell(events.TimePassed())  # what is left of a budget may be too little
 
     def stop(self, number: int, reason: str, *, outcome: Outcome, cancel_remote: bool) -> None:
         """This request is not wanted any more."""
@@ -148,7 +172,7 @@ class Driver:
             return
         self.tell(events.StopRequested(number, outcome, reason, cancel_remote))
 
-    def stop_all(self, reason: str, *, cancel_remote: bool) -> None:
+    def stop_all(self, reason: str, *, cancel_remote: bool, patience_seconds: float) -> None:
         """Nothing is wanted any more, and nothing new is created."""
         if self._closed:
             return
@@ -156,11 +180,21 @@ class Driver:
         unstopped = [run for run in self.scheduler.roster.runs.values() if run.stop is None]
         # A batch is stopped when it has lost the last run that it carries.
         for number in [run.number for run in unstopped if run.shard is None]:
-            self.stop(number, reason, outcome=Outcome.STOPPED, cancel_remote=cancel_remote)
+            self.tell(
+                events.StopRequested(
+                    number, Outcome.STOPPED, reason, cancel_remote, patience_seconds
+                )
+            )
 
     def tell(self, event: events.Event) -> None:
         """Let the core take in what happened, and do what it says."""
-        for deed in self.scheduler.handle(event, self._clock.now()):
+        now = self._clock.now()
+        number = getattr(event, "number", 0)
+        before = self.scheduler.state_of(number)
+        deeds = self.scheduler.handle(event, now)
+        if is_kept(event, before, self.scheduler.state_of(number)):
+            self._journal.keep(event, now)
+        for deed in deeds:
             self._do(deed)
         self._notice_stop()
         self._wake.set()
@@ -216,6 +250,8 @@ class Driver:
         call = self.scheduler.next_call(lane, now, tokens_free)
         if call is None:
             return None
+        if (intent := intent_of(call)) is not None:
+            self._journal.keep(intent, now)
         tokens = call.request.tokens if isinstance(call, CreateRun | SubmitToolOutputs) else 0
         self._limiter.take(lane, tokens)
         self._calls_out += 1
@@ -232,17 +268,27 @@ class Driver:
     async def _connection(self, calls: MemoryObjectReceiveStream[Sent]) -> None:
         while True:
             sent = await calls.receive()
-            happened: Iterable[events.Event] = ()
+            happened = never_sent(sent.call)
             numbers = numbers_of(sent.call)
             with anyio.CancelScope() as scope:
                 if len(numbers) == 1:
                     self._call_scopes[numbers[0]] = scope
+                if intent_of(sent.call) is not None:
+                    await self._until_on_disk()
+                happened = ()
                 happened = await self._caller.perform(sent)
             if len(numbers) == 1:
                 self._call_scopes.pop(numbers[0], None)
             self._calls_out -= 1
             await self._tell_all(happened)
             self._wake.set()
+
+    async def _until_on_disk(self) -> None:
+        """Wait until the journal has all that was told so far, this call's intent too."""
+        on_disk = anyio.Event()
+        self._journal.after(on_disk.set)
+        if not on_disk.is_set():
+            await on_disk.wait()
 
     async def _tell_all(self, happened: Iterable[events.Event]) -> None:
         try:
@@ -267,6 +313,8 @@ class Driver:
                 self._record(deed)
             case DropBatch(number=number, run_id=run_id, said=said):
                 self._log.info("batch.ended", batch_id=run_id, said=said)
+                if deed.is_over:
+                    self._journal.keep(BatchOver(number, deed.lost), self._clock.now())
                 self._forget(number)
             case _:
                 assert_never(deed)
@@ -282,13 +330,23 @@ class Driver:
                 code=result.error.code if result.error else "",
             )
         self._deeper.pop(number, None)
-        self._results.record(number, result)
+        self._unreported += 1
+        self._journal.ended(number, result, self._clock.now())
+        self._journal.after(partial(self._report, number, result))
         self._forget(number)
+
+    def _report(self, number: int, result: Result) -> None:
+        self._unreported -= 1
+        self._results.record(number, result)
+        self._tell_if_empty()
 
     def _forget(self, number: int) -> None:
         if (scope := self._call_scopes.pop(number, None)) is not None:
             scope.cancel()  # its answer is of no use any more, and its connection is
-        if not self.scheduler.in_flight:
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if not self.scheduler.in_flight and not self._unreported:
             self._emptied.set()
             self._emptied = anyio.Event()
 

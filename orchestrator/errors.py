@@ -110,6 +110,28 @@ class OutputFolderUnusable(UserMistake):
     was sent."""
 
 
+class OutputDamaged(UserMistake):
+    """{path} is not as this execution left it: {problem}. Put it back as it was, or add --fresh to
+    start anew. Nothing was sent."""
+
+
+class LinesChanged(UserMistake):
+    """{path} is not what it was when this execution began. Lines that were changed or taken out
+    after their requests had been sent: {count}, namely {named}. Put them back; or add
+    --accept-changes to go on with what is there now (what was sent stays as it was sent), or
+    --fresh to start anew. Nothing was sent."""
+
+
+class RequestUnknown(UserMistake):
+    """{path} knows no request with the custom_id {custom_id!r}: it was not begun yet, or the name
+    is another one."""
+
+
+class NothingToRetry(UserMistake):
+    """There is no execution of {source} that could be gone on with{where}. Leave out --retry-failed
+    to start one. Nothing was sent."""
+
+
 class OutputFailed(OrchestratorError):
     """{path} can't be written any more: {problem}. The execution was stopped; what is in the file
     is whole. Make room or mend the folder, then run what is left into a new folder."""

@@ -173,6 +173,12 @@ class Feed:
         self._error: BaseException | None = None
         self.source_ended = False
 
+    def adopt(self, numbers: Iterable[int]) -> None:
+        """Wait for the results of these too, which were in flight before."""
+        for number in numbers:
+            self._outstanding.add(number)
+            self._desk.expect(number, self)
+
     async def read(
         self,
         source: Iterable[Given] | AsyncIterable[Given],

@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from orchestrator.adapters.clock import LoopClock
 from orchestrator.adapters.limiter.limiter import Limiter
 from orchestrator.adapters.log import quiet_log
+from orchestrator.adapters.no_journal import NoJournal
 from orchestrator.adapters.prices import price_of, require_price
 from orchestrator.adapters.request_file import RequestDefaults, request_from
 from orchestrator.adapters.tools import Tool, Toolbox
@@ -23,6 +24,7 @@ from orchestrator.apis.client import make_client
 from orchestrator.apis.every import every_family, line_bytes
 from orchestrator.apis.transport import CallRecord, Transport
 from orchestrator.core.budget import Budget
+from orchestrator.core.entries import Past
 from orchestrator.core.model import Outcome, Request, Result, RunError
 from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
@@ -37,7 +39,7 @@ from orchestrator.errors import (
     cure_for,
 )
 from orchestrator.feed import Desk, Feed, Waiter
-from orchestrator.ports import CallKind
+from orchestrator.ports import CallKind, Journal
 
 # After the block is left, remote runs that are to be cancelled get this long.
 CANCEL_SECONDS_MAX = 40.0
@@ -96,6 +98,10 @@ class Orchestrator:
         seed: For the jitter, to repeat an execution exactly.
         log: A structlog logger; the default writes warnings only.
         on_call: Called after every HTTP call; what it raises is logged and costs nothing.
+        name: Begins the values of our `metadata` keys, by which runs are found again; a new one
+            unless given.
+        journal: Keeps on disk what would be lost with the process; nothing does unless given.
+        past: What earlier processes left in flight. The first `run_many` yields its results too.
 
     Raises:
         SettingUnusable: A number is out of range.
@@ -135,6 +141,9 @@ class Orchestrator:
         seed: int | None = None,
         log: FilteringBoundLogger | None = None,
         on_call: Callable[[CallRecord], None] | None = None,
+        name: str | None = None,
+        journal: Journal | None = None,
+        past: Past | None = None,
     ) -> None:
         given = locals()  # each setting is an argument of the same name
         self.settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
@@ -146,6 +155,9 @@ class Orchestrator:
         )
         self._log = log or quiet_log()
         self._on_call = on_call
+        self._name = name or f"run-{secrets.token_hex(6)}"
+        self._journal = journal or NoJournal()
+        self._past = past
         self._stack: AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
@@ -205,17 +217,21 @@ class Orchestrator:
         self._limiter = Limiter(
             clock, settings.rpm, settings.tpm, checks_lane=lane, checks_rpm=checks_rpm
         )
-        name = f"run-{secrets.token_hex(6)}"
+        # What earlier processes called by these names must not be called so again.
+        calls_name = self._name if self._past is None else f"{self._name}-{secrets.token_hex(2)}"
         self._transport = Transport(
-            client, clock, name=name, on_limits=self._limiter.told, on_call=self._tell_of_call
+            client, clock, name=calls_name, on_limits=self._limiter.told, on_call=self._tell_of_call
         )
         chance = random.Random(settings.seed).random  # noqa: S311 - it only spreads the checks
         return Driver(
             scheduler=Scheduler(rules, chance, price_of, clock.now()),
-            apis=every_family(self._transport, schemas, name, delete_files=settings.delete_files),
+            apis=every_family(
+                self._transport, schemas, self._name, delete_files=settings.delete_files
+            ),
             limiter=self._limiter,
             tools=self._tools,
             results=self._desk,
+            journal=self._journal,
             clock=clock,
             log=self._log,
             connections=settings.connections,
@@ -305,6 +321,10 @@ class Orchestrator:
         """
         driver = self._open_driver()
         feed = Feed(driver, self._desk, self.settings.places)
+        if (past := self._past) is not None:
+            self._past = None
+            feed.adopt(number for number, _ in past.in_flight)
+            driver.resume(past)
         self._tasks.start_soon(feed.read, requests, self._as_request)
         try:
             async with aclosing(feed.results()) as results:
@@ -316,20 +336,24 @@ class Orchestrator:
         if self._stack is None and not feed.source_ended:
             raise OrchestratorClosed
 
-    def stop(self, reason: str, *, cancel_remote: bool = False) -> None:
+    def stop(
+        self, reason: str, *, cancel_remote: bool = False, patience_seconds: float = 0.0
+    ) -> None:
         """End everything in flight with the outcome `stopped`, and create nothing more.
 
         Args:
             reason: For the results' error message.
             cancel_remote: Whether the runs are cancelled on the server; their results come when
                 that is done, or half a minute later.
+            patience_seconds: How long calls that are out, and are the whole of a request, may take
+                to be answered.
 
         Raises:
             OrchestratorClosed: The block was not entered yet; after it there is nothing to stop.
         """
         driver = self._wired()
         self._stopped_by_us = True
-        driver.stop_all(reason, cancel_remote=cancel_remote)
+        driver.stop_all(reason, cancel_remote=cancel_remote, patience_seconds=patience_seconds)
 
     @property
     def totals(self) -> Totals:

@@ -15,7 +15,7 @@ from orchestrator.emulator.rules import Rule, ToolRequest
 from orchestrator.emulator.settings import Settings
 from orchestrator.service import Orchestrator
 
-CREATE = "POST /v1/threads/runs"
+MAKE_THREAD = "POST /v1/threads"
 ON_THREAD = "POST /v1/threads/{thread_id}/runs"
 SUBMIT = "POST /v1/threads/{thread_id}/runs/{run_id}/submit_tool_outputs"
 CANCEL = "POST /v1/threads/{thread_id}/runs/{run_id}/cancel"
@@ -354,4 +354,5 @@ async def test_a_prompt_is_enough_where_the_job_names_the_assistant():
     played = await play(requests, body={"assistant_id": "asst_1"})
 
     assert set(played.outcomes.values()) == {Outcome.COMPLETED}
-    assert played.books["calls"][CREATE] == {"200": 3}
+    assert played.books["calls"][MAKE_THREAD] == {"200": 3}
+    assert played.books["calls"][ON_THREAD] == {"200": 3}

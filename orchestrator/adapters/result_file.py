@@ -3,13 +3,15 @@
 Rules:
 
 - A line is one write to the operating system, so a process that is killed leaves it out or in. What
-  a full disk tore is cut off again at once; what a dying machine tore is cut by `cut_torn_line`.
+  a full disk tore is cut off again at once; what a dying machine tore is cut when it is gone on
+  with, and lines that the journal still has are written again.
 - results.jsonl holds completed requests, errors.jsonl all others. Nothing is ever overwritten.
 - A server's answer goes in as the text it came as. Text that is no JSON goes in as a string, so
   that every line can be parsed whatever a server sent.
 """
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any, NoReturn, Self
 import msgspec
 
 from orchestrator.core.model import Answer, Outcome, Result
-from orchestrator.errors import OutputFailed, OutputFolderTaken, OutputFolderUnusable
+from orchestrator.errors import OutputDamaged, OutputFailed, OutputFolderTaken, OutputFolderUnusable
 
 RESULTS_NAME = "results.jsonl"
 ERRORS_NAME = "errors.jsonl"
@@ -63,18 +65,23 @@ def prepare_folder(path: Path) -> None:
 class ResultFiles:
     """The two files of an execution's results; use it in a `with` block, or close it.
 
+    Args:
+        folder: Where they are.
+        go_on: Whether they are there already.
+
     Raises:
-        OutputFolderTaken: One of the files is there already.
-        OutputFolderUnusable: The files can't be made.
+        OutputFolderTaken: One of the files is there already, and is not to be gone on with.
+        OutputFolderUnusable: The files can't be made or opened.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._results = _LineFile(folder / RESULTS_NAME)
+    def __init__(self, folder: Path, *, go_on: bool = False) -> None:
+        self._results = _LineFile(folder / RESULTS_NAME, go_on=go_on)
         try:
-            self._errors = _LineFile(folder / ERRORS_NAME)
+            self._errors = _LineFile(folder / ERRORS_NAME, go_on=go_on)
         except BaseException:
             self._results.close()
-            self._results.path.unlink()
+            if not go_on:
+                self._results.path.unlink()
             raise
 
     def __enter__(self) -> Self:
@@ -106,6 +113,39 @@ class ResultFiles:
         """
         file = self._results if result.outcome is Outcome.COMPLETED else self._errors
         file.append(result_line(result))
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes in results.jsonl and in errors.jsonl."""
+        return self._results.bytes_whole, self._errors.bytes_whole
+
+    def sync(self) -> None:
+        """Have what was written on the disk itself, so that it outlives the machine's death."""
+        self._results.sync()
+        self._errors.sync()
+
+    def mend(self, sizes: tuple[int, int], lines: Iterable[tuple[bool, bytes]]) -> None:
+        """Write what a process that died left unwritten.
+
+        Args:
+            sizes: Bytes of both files that are known to be there.
+            lines: What may have been written after these, or not: whether it belongs to
+                results.jsonl, and the line, in the order of writing.
+
+        Raises:
+            OutputDamaged: A file is shorter than what is known to be there.
+            OutputFailed: A line can't be written.
+        """
+        given: dict[bool, list[bytes]] = {True: [], False: []}
+        for is_completed, line in lines:
+            given[is_completed].append(line)
+        for file, size, left in zip(
+            (self._results, self._errors), sizes, (given[True], given[False]), strict=True
+        ):
+            there = file.lines_after(size)
+            for line in left:
+                if line not in there:
+                    file.append(line)
 
     def close(self) -> None:
         """Close both files. Closing twice is fine."""
@@ -163,14 +203,19 @@ def cut_torn_line(path: Path) -> int:
 class _LineFile:
     """A file that is only ever longer by whole lines."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, go_on: bool) -> None:
         self.path = path
         self.count = 0
-        self._bytes_whole = 0
+        self.bytes_whole = 0
         self._descriptor = -1
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        if go_on:
+            cut_torn_line(path)
+        else:
+            flags |= os.O_EXCL
         try:
             self._descriptor = os.open(path, flags, FILE_MODE)
+            self.bytes_whole = os.fstat(self._descriptor).st_size
         except FileExistsError:
             raise OutputFolderTaken(path=path.parent) from None
         except OSError as error:
@@ -185,8 +230,26 @@ class _LineFile:
             self._fail(_reason(error))
         if written < len(line):
             self._fail(f"only {written} of {len(line)} bytes of a line fitted; the disk is full?")
-        self._bytes_whole += written
+        self.bytes_whole += written
         self.count += 1
+
+    def lines_after(self, size: int) -> frozenset[bytes]:
+        if self.bytes_whole < size:
+            problem = f"{size:,} bytes were written, {self.bytes_whole:,} are there"
+            raise OutputDamaged(path=self.path, problem=problem)
+        try:
+            with self.path.open("rb") as file:
+                file.seek(size)
+                return frozenset(file)
+        except OSError as error:
+            raise OutputFolderUnusable(path=self.path.parent, problem=_reason(error)) from None
+
+    def sync(self) -> None:
+        if self._descriptor >= 0:
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                raise OutputFailed(path=self.path, problem=_reason(error)) from None
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -196,7 +259,7 @@ class _LineFile:
     def _fail(self, problem: str) -> NoReturn:
         # Where even this fails, cut_torn_line does it later.
         with suppress(OSError):
-            os.ftruncate(self._descriptor, self._bytes_whole)
+            os.ftruncate(self._descriptor, self.bytes_whole)
         raise OutputFailed(path=self.path, problem=problem)
 
 

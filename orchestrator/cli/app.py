@@ -4,6 +4,8 @@ import typer
 
 from orchestrator.cli.emulator import emulator
 from orchestrator.cli.run import run
+from orchestrator.cli.status import status
+from orchestrator.cli.story import story
 from orchestrator.cli.version import show_version
 
 app = typer.Typer(
@@ -16,4 +18,6 @@ app = typer.Typer(
 )
 app.callback()(show_version)
 app.command()(run)
+app.command()(status)
+app.command()(story)
 app.command()(emulator)

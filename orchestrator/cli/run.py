@@ -1,7 +1,8 @@
 """`orchestrator run`: run a job or a file of requests."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +15,10 @@ from orchestrator.cli import exit_codes
 from orchestrator.cli.interrupts import Interrupts
 from orchestrator.cli.telling import tell, tell_error
 from orchestrator.errors import SettingUnusable
-from orchestrator.execution import Report, Way, execute
+from orchestrator.execution import Beginning, Manner, Report, Way, execute
 from orchestrator.jobfile import Job, Overrides, read_job
 
+LEAVE, CANCEL = "leave", "cancel"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 FAILURES_TOLD = 5
 
@@ -50,21 +52,30 @@ Tools = Annotated[
 ]
 Deadline = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="For one request, from its first call to its end."),
+    typer.Option(
+        "--deadline", metavar="SECONDS", help="For one request, from its first call to its end."
+    ),
 ]
 RunDeadline = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="For one run, or a turn of it; then it is replaced."),
+    typer.Option(
+        "--run-deadline",
+        metavar="SECONDS",
+        help="For one run, or a turn of it; then it is replaced.",
+    ),
 ]
 ExecutionDeadline = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="For the whole execution.")
+    float | None,
+    typer.Option("--execution-deadline", metavar="SECONDS", help="For the whole execution."),
 ]
 MaxCost = Annotated[
-    float | None, typer.Option(metavar="USD", help="Nothing is created that might cost more.")
+    float | None,
+    typer.Option("--max-cost", metavar="USD", help="Nothing is created that might cost more."),
 ]
 MaxTokens = Annotated[int | None, typer.Option(help="The same, in tokens of all models together.")]
 SameFailures = Annotated[
-    int | None, typer.Option(help="Stop after so many refusals alike in a row; 0: never.")
+    int | None,
+    typer.Option("--same-failures", help="Stop after so many refusals alike in a row; 0: never."),
 ]
 LostCreates = Annotated[
     str | None,
@@ -83,6 +94,21 @@ DirectBelow = Annotated[
 DeleteFiles = Annotated[
     bool | None,
     typer.Option("--delete-files", help="By batch: remove uploaded files of those that are over."),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start anew, even if an execution could be gone on with.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Send again what did not complete before.")
+]
+AcceptChanges = Annotated[
+    bool, typer.Option("--accept-changes", help="Go on although lines of the input were changed.")
+]
+OnInterrupt = Annotated[
+    str,
+    typer.Option(
+        metavar="leave|cancel", help="What becomes of runs on the server when you interrupt."
+    ),
 ]
 LogLevel = Annotated[
     str, typer.Option(help="Least to be written to log.jsonl; debug has every call.")
@@ -103,60 +129,58 @@ def run(
     max_in_flight: MaxInFlight = None,
     connections: Connections = None,
     tools: Tools = None,
-    deadline: Deadline = None,
-    run_deadline: RunDeadline = None,
-    execution_deadline: ExecutionDeadline = None,
-    max_cost: MaxCost = None,
+    deadline_seconds: Deadline = None,
+    run_deadline_seconds: RunDeadline = None,
+    execution_deadline_seconds: ExecutionDeadline = None,
+    max_cost_usd: MaxCost = None,
     max_tokens: MaxTokens = None,
-    same_failures: SameFailures = None,
+    same_failures_max: SameFailures = None,
     lost_creates: LostCreates = None,
     via: Via = None,
     enqueued_tokens: EnqueuedTokens = None,
     direct_below: DirectBelow = None,
     delete_files: DeleteFiles = None,
+    fresh: Fresh = False,
+    retry_failed: RetryFailed = False,
+    accept_changes: AcceptChanges = False,
+    on_interrupt: OnInterrupt = LEAVE,
     log_level: LogLevel = "info",
     quiet: Quiet = False,
 ) -> None:
     """Run a job or a file of requests, and write a result for every one of them.
+
+    An execution that did not end, whatever ended the process, is gone on with by the same command.
 
     OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_ORG_ID are read from the environment.
 
     Exit codes: 0 all completed, 1 some did not, 2 your mistake (nothing was sent), 3 stopped early,
     130 interrupted.
     """
+    said = locals()  # what overrides a setting is a parameter of the same name
     way = _way(base_url, emulator=emulator)
-    if log_level not in LOG_LEVELS:
-        cure = f"Use one of: {', '.join(LOG_LEVELS)}."
-        problem = "there is no such level"
-        raise SettingUnusable(name="log_level", value=log_level, problem=problem, cure=cure)
-    overrides = Overrides(
-        url=url,
-        model=model,
-        rpm=rpm,
-        tpm=tpm,
-        checks_rpm=checks_rpm,
-        max_in_flight=max_in_flight,
-        connections=connections,
-        tools=tools,
-        deadline_seconds=deadline,
-        run_deadline_seconds=run_deadline,
-        execution_deadline_seconds=execution_deadline,
-        max_cost_usd=max_cost,
-        max_tokens=max_tokens,
-        same_failures_max=same_failures,
-        lost_creates=lost_creates,
-        via=via,
-        enqueued_tokens=enqueued_tokens,
-        direct_below=direct_below,
-        delete_files=delete_files,
-    )
+    _check_one_of("log_level", log_level, LOG_LEVELS)
+    _check_one_of("on_interrupt", on_interrupt, (LEAVE, CANCEL))
+    if fresh and (retry_failed or accept_changes):
+        problem = "it starts anew, and --retry-failed and --accept-changes go on"
+        raise SettingUnusable(name="fresh", value=fresh, problem=problem, cure="Leave one out.")
+    overrides = Overrides(**{field.name: said[field.name] for field in fields(Overrides)})
     job = read_job(source, overrides)
-    report = _run(job, out, way, log_level, quiet=quiet)
+    beginning = Beginning(
+        out=out, fresh=fresh, retry_failed=retry_failed, accept_changes=accept_changes
+    )
+    cancels = on_interrupt == CANCEL
+    report = _run(job, beginning, way, log_level, quiet=quiet, cancel_on_interrupt=cancels)
     if not quiet:
         _tell_end(report)
     if report.stopped is not None:
         tell_error(str(report.stopped))
     raise typer.Exit(_exit_code(report))
+
+
+def _check_one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        cure = f"Use one of: {', '.join(known)}."
+        raise SettingUnusable(name=name, value=value, problem="there is no such choice", cure=cure)
 
 
 def _way(base_url: str | None, *, emulator: bool) -> Way:
@@ -175,19 +199,31 @@ def _way(base_url: str | None, *, emulator: bool) -> Way:
     return Way(base_url=base_url, emulator=emulator)
 
 
-def _run(job: Job, out: Path | None, way: Way, log_level: str, *, quiet: bool) -> Report:
+def _run(
+    job: Job,
+    beginning: Beginning,
+    way: Way,
+    log_level: str,
+    *,
+    quiet: bool,
+    cancel_on_interrupt: bool,
+) -> Report:
     # Without a standard error there is nobody to show anything to.
     progress = progress_for(sys.stderr, name=job.name, quiet=quiet or sys.stderr is None)
 
     async def whole_execution() -> Report:
         return await execute(
             job,
-            out,
+            beginning,
             progress,
+            Manner(
+                cancel_on_interrupt=cancel_on_interrupt,
+                log_level=log_level,
+                tell=_unheard if quiet else tell,
+                warn=_unheard if quiet else tell_error,
+                on_ready=interrupts.ready,
+            ),
             way=way,
-            log_level=log_level,
-            warn=_unheard if quiet else tell_error,
-            on_ready=interrupts.ready,
         )
 
     with Interrupts(lambda: _give_up(progress)) as interrupts:
@@ -205,7 +241,7 @@ def _unheard(text: str) -> None:
 def _give_up(progress: Progress) -> None:
     """The last words after a second Ctrl-C; a terminal is left as it was."""
     progress.close()
-    tell_error("interrupted again, ended at once. There is no summary; the results are whole.")
+    tell_error("interrupted again, ended at once. The same command goes on; nothing is lost.")
 
 
 def _tell_end(report: Report) -> None:
@@ -245,11 +281,8 @@ def _worth_knowing(summary: dict[str, Any]) -> Iterator[str]:
     if left := batches["left"]:
         goes, more = ("batch goes", "") if len(left) == 1 else ("batches go", ", ...")
         yield f"{len(left):,} {goes} on on the server: {left[0]}{more}; summary.json has all ids"
-    if summary["outcomes"]["stopped"] and summary["calls"]["create"]["total"]:
-        yield (
-            "stopped runs go on on the server and cost what they cost; their ids are in "
-            'errors.jsonl, and "sent": false marks requests that cost nothing'
-        )
+    if left := summary["outcomes"]["stopped"] + summary["not_started"]:
+        yield f"{left:,} requests are left; the same command goes on with them"
 
 
 def _spent(budget: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from orchestrator.core import events
-from orchestrator.core.actions import BatchLine, Deed
+from orchestrator.core.actions import BatchLine, Deed, DropBatch
 from orchestrator.core.course import Course
 from orchestrator.core.endings import Endings
 from orchestrator.core.failures import RETRYABLE_RUN_CODES, Cause, Failure
@@ -118,7 +118,7 @@ class Batches:
             return
         cause = Cause.UNDONE if batch.state is State.WAITING else Cause.TIMED_OUT
         message = f"{batch.run_id or 'the batch'} did not end, not even when it was cancelled"
-        yield from self._dissolve(batch, shard, lambda _: Failure(cause, message), now)
+        yield from self.dissolve(batch, shard, lambda _: Failure(cause, message), now)
 
     def too_large(self, batch: Run, shard: Shard, failure: Failure, now: float) -> Iterator[Deed]:
         """Its file was not even taken; half as many lines may be."""
@@ -127,11 +127,32 @@ class Batches:
             return
         self._roster.packing.halve(shard)
         undone = Failure(Cause.UNDONE, failure.message, failure.code)
-        yield from self._dissolve(batch, shard, lambda _: undone, now)
+        yield from self.dissolve(batch, shard, lambda _: undone, now)
 
     def given_up(self, batch: Run, shard: Shard, failure: Failure, now: float) -> Iterator[Deed]:
         """The time of one of its runs is over and the last call failed; others may have time."""
-        yield from self._dissolve(batch, shard, lambda _: failure, now)
+        yield from self.dissolve(batch, shard, lambda _: failure, now)
+
+    def dissolve(
+        self, batch: Run, shard: Shard, failure_of: FailureOf, now: float
+    ) -> Iterator[Deed]:
+        """The batch is gone; each of its runs is told why its call failed."""
+        runs = list(shard.runs.values())
+        for run in runs:
+            self._roster.take_out(run)
+        lost = tuple(run.number for run in runs if failure_of(run).maybe_done)
+        for deed in self._endings.end(batch, Outcome.COMPLETED, now):
+            if isinstance(deed, DropBatch):
+                yield replace(deed, is_over=True, lost=lost)
+            else:
+                yield deed
+        for run in runs:
+            if run.state is State.WAITING or run.state is State.ANSWERED:
+                self._roster.line_up(run, now)  # it was never sent
+            else:
+                failure = failure_of(run)
+                self._roster.totals.lines_undone += shard.sent and not failure.maybe_done
+                yield from self._failed(run, failure, now)
 
     # When it is over.
 
@@ -151,10 +172,10 @@ class Batches:
             case Status.EXPIRED | Status.CANCELLED:
                 message = f"{batch.run_id} ended as {seen.said} before it was this line's turn"
                 undone = Failure(Cause.UNDONE, message, f"batch_{seen.said}")
-                yield from self._dissolve(batch, shard, lambda _: undone, now)
+                yield from self.dissolve(batch, shard, lambda _: undone, now)
             case Status.COMPLETED if shard.delivered:
                 lost = Failure(Cause.MALFORMED, f"{batch.run_id} completed without this line")
-                yield from self._dissolve(batch, shard, lambda _: lost, now)
+                yield from self.dissolve(batch, shard, lambda _: lost, now)
             case Status.COMPLETED:
                 message = f"{batch.run_id} completed, but none of its lines is in its files"
                 error = RunError("batch_output_missing", message)
@@ -187,27 +208,11 @@ class Batches:
             failure = Failure(Cause.SERVER_ERROR, message, error.code)
         elif by_number:
             others = Failure(Cause.UNDONE, message, error.code)
-            yield from self._dissolve(
+            yield from self.dissolve(
                 batch, shard, lambda run: _of_line(by_number.get(run.number), others), now
             )
             return
-        yield from self._dissolve(batch, shard, lambda _: failure, now)
-
-    def _dissolve(
-        self, batch: Run, shard: Shard, failure_of: FailureOf, now: float
-    ) -> Iterator[Deed]:
-        """The batch is gone; each of its runs is told why its call failed."""
-        runs = list(shard.runs.values())
-        for run in runs:
-            self._roster.take_out(run)
-        yield from self._endings.end(batch, Outcome.COMPLETED, now)
-        for run in runs:
-            if run.state is State.WAITING or run.state is State.ANSWERED:
-                self._roster.line_up(run, now)  # it was never sent
-            else:
-                failure = failure_of(run)
-                self._roster.totals.lines_undone += shard.sent and not failure.maybe_done
-                yield from self._failed(run, failure, now)
+        yield from self.dissolve(batch, shard, lambda _: failure, now)
 
     def _failed(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
         if run.state is State.SUBMITTING:

@@ -34,6 +34,7 @@ class Course:
 
     def created(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         run.creates += 1
+        run.unanswered = run.looked_for = 0
         run.created_at = now
         if seen.found:
             run.lost -= 1
@@ -44,9 +45,11 @@ class Course:
 
     def prepared(self, run: Run, continuation: bytes, now: float) -> Iterator[Deed]:
         """The next call of its create may go out."""
-        if run.prepared is None:
-            run.failures = run.waits = 0  # a look for what was lost is no progress
+        # A look that found nothing is no progress: the creates that were lost still count.
+        run.failures, run.waits = run.unanswered, 0
+        run.looked_for = run.unanswered
         run.prepared = continuation
+        run.sent -= 1  # what a create needs before costs nothing
         self._roster.move(run, Change.PREPARED, now)
         if run.stop is not None:
             yield from self._endings.stop(run, run.stop, now)
@@ -133,9 +136,10 @@ class Course:
         outcome, error = OUTCOME_OF[seen.status], seen.error
         if outcome is Outcome.UNKNOWN:
             error = RunError("unknown_status", f"the server says {seen.said!r}, which is no status")
-        if run.stop is not None and run.stop.again:
+        stop = run.stop or self._endings.overdue(run, now)
+        if stop is not None and stop.again:
             if outcome is Outcome.CANCELLED:
-                yield from self._endings.gone(run, run.stop, now, seen.answer)
+                yield from self._endings.gone(run, stop, now, seen.answer)
                 return
         elif run.stop is not None and outcome is not Outcome.COMPLETED:
             outcome, error = run.stop.outcome, run.stop.error

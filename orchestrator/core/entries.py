@@ -4,9 +4,14 @@ Two kinds of entries: intents, which are there before their call leaves, and wha
 only looked at a run and found nothing new is left out; so is what time alone brings about.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from orchestrator.core import events
+from orchestrator.core.actions import Call, CreateRun, SubmitToolOutputs
+from orchestrator.core.model import Request
+from orchestrator.core.states import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,88 @@ class OutputsSent:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class BatchOver:
+    """Nothing more comes of a batch; what it carried still is to be sent again.
+
+    Of these runs, `lost` may have been done and paid for.
+    """
+
+    number: int
+    lost: tuple[int, ...] = ()
+
+
 Intent = CreateSent | OutputsSent
-Happened = events.RunEvent | events.LineAnswered
-Entry = Intent | Happened
+Entry = Intent | BatchOver | events.RunEvent | events.LineAnswered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What earlier processes left of an execution: requests in flight, and what is known of them.
+
+    `entries` gives them in order, with times on a clock that shows so much now. Numbers that were
+    issued are known to the server, or stand in the journal, and are not issued again. `counts` is
+    what was counted so far, by the names of `Totals`.
+    """
+
+    in_flight: Sequence[tuple[int, Request]]
+    entries: Callable[[float], Iterable[tuple[float, Entry]]]
+    numbers_issued: int = 0
+    batches_issued: int = 0
+    groups_issued: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    batches_by_end: Mapping[str, int] = field(default_factory=dict)
+
+
+# What comes of an intent, and what a tool handler brought: always kept. Without the first, nobody
+# knows whether to send again; without the second, the handler would be called again.
+_ALWAYS_KEPT = (
+    events.RunCreated,
+    events.RunPrepared,
+    events.CreateFailed,
+    events.OutputsAccepted,
+    events.OutputsFailed,
+    events.ToolFinished,
+    events.LineAnswered,
+)
+_NEVER_KEPT = (
+    events.RequestAdmitted,  # kept as a request, not as an entry
+    events.StopRequested,  # ends what this process does, not what the next one may do
+    events.CreatesStopped,
+    events.TimePassed,
+)
+
+# States between which a run goes to and fro while nothing new is learnt of it. A run that is at its
+# end on the server is looked at once more after a restart, which costs nothing.
+_AT_WORK = frozenset(
+    {
+        State.RUNNING,
+        State.CHECKING,
+        State.STOPPING,
+        State.CANCELLING,
+        State.FINISHED,
+        State.FETCHING,
+    }
+)
+
+
+def is_kept(event: events.Event, before: State | None, after: State | None) -> TypeGuard[Entry]:
+    """Whether a replay needs this event; states are those of its run, None where there is none."""
+    if isinstance(event, _ALWAYS_KEPT):
+        return True
+    if before is None or isinstance(event, _NEVER_KEPT):
+        return False
+    if event.number < 0:
+        return False  # of a batch its end is an entry of its own: it also ends with lines ended
+    return before is not after and not {before, after} <= _AT_WORK
+
+
+def intent_of(call: Call) -> Intent | None:
+    """What has to be on disk before this call leaves; None where it may be made twice."""
+    match call:
+        case CreateRun(number=number, group=group, lines=lines):
+            return CreateSent(number, group, tuple(line.number for line in lines))
+        case SubmitToolOutputs(number=number):
+            return OutputsSent(number)
+        case _:
+            return None

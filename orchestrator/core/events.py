@@ -132,12 +132,16 @@ class CancelFailed:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """This request is not wanted any more. Its remote run is cancelled, or left as it is."""
+    """This request is not wanted any more. Its remote run is cancelled, or left as it is.
+
+    A call that is out and has no run to come back to may be answered for so long.
+    """
 
     number: int
     outcome: Outcome
     reason: str
     cancel_remote: bool
+    patience_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from orchestrator.core.runs import Run
 class Groups:
     """The groups of all families that can list their runs. Group 0 is no group."""
 
-    __slots__ = ("_issued", "_members", "_most", "_open")
+    __slots__ = ("_members", "_most", "_open", "issued")
 
     def __init__(self) -> None:
-        self._issued = 0
+        self.issued = 0
         self._members: dict[int, dict[int, None]] = {}  # in the order of their creation
         self._most: dict[int, int] = {}  # members that a group had at one time
         self._open: dict[tuple[Family, str], tuple[int, int]] = {}  # group, runs it ever held
@@ -29,14 +29,23 @@ class Groups:
         place = (run.request.family, lane)
         group, held = self._open.get(place, (0, size))
         if held >= size:
-            self._issued += 1
-            group, held = self._issued, 0
+            self.issued += 1
+            group, held = self.issued, 0
         self._open[place] = (group, held + 1)
         members = self._members.setdefault(group, {})
         members[run.number] = None
         self._most[group] = max(self._most.get(group, 0), len(members))
         run.group = group
         return group
+
+    def rejoin(self, run: Run, group: int) -> None:
+        """For a replay: the run was created into this group, which takes no others any more."""
+        self.leave(run)
+        members = self._members.setdefault(group, {})
+        members[run.number] = None
+        self._most[group] = max(self._most.get(group, 0), len(members))
+        run.group = group
+        self.issued = max(self.issued, group)
 
     def leave(self, run: Run) -> None:
         members = self._members.get(run.group)

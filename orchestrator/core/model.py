@@ -91,6 +91,7 @@ class Request:
     body_bytes: int = 0
     inputs: int = 1  # texts to be embedded, which batches count
     output_tokens: int = 0  # of all choices; 0 when the body names no limit
+    digest: bytes = b""  # of what is sent, to tell later whether the line was changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,7 @@ class Result:
     checks: int
     turns: int  # times that tool outputs were submitted
     seconds: float  # from the first create to the end, 0 when nothing was sent
+    number: int = 0  # of the request, in the order in which they were admitted
     sent: int = 0  # create calls, answered or not; 0: this request has cost nothing
     # Calls whose answer was lost, and runs that were replaced and never said that they ended: their
     # work may be paid for nothing.

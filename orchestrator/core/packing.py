@@ -5,7 +5,7 @@ Prompt tokens that wait for a model are limited too, over all its batches: `Queu
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run, Shard
@@ -34,8 +34,7 @@ class Packing:
         """Put a run into the open shard of its kind; the one that this closes, if it does."""
         rules, request = self._rules, run.request
         place = request.url, request.model
-        size = _bytes_of(run) + rules.batch_line_bytes
-        tokens = -(-size // BYTES_PER_TOKEN)
+        size, tokens = self._measures(run)
         closed = None
         shard = self._open.get(place)
         if shard is not None and not (
@@ -45,15 +44,31 @@ class Packing:
             closed, shard = shard, None
         if shard is None:
             shard = self._open[place] = Shard(*place, opened_at=now)
-        shard.runs[run.number] = run
-        shard.custom_ids.add(request.custom_id)
-        shard.bytes += size
-        shard.tokens += tokens
-        shard.inputs += request.inputs
+        self._put(run, shard, size, tokens)
         self._closes_at[place] = min(
             now + rules.batch_idle_seconds, shard.opened_at + rules.batch_open_seconds_max
         )
         return closed
+
+    def packed_before(self, runs: Iterable[Run], at: float) -> Shard:
+        """For a replay: the shard that a batch on a server carries, whatever the limits are now."""
+        runs = list(runs)
+        shard = Shard(runs[0].request.url, runs[0].request.model, opened_at=at)
+        for run in runs:
+            self._put(run, shard, *self._measures(run))
+        self.queue.count(shard)
+        return shard
+
+    def _measures(self, run: Run) -> tuple[int, int]:
+        size = _bytes_of(run) + self._rules.batch_line_bytes
+        return size, -(-size // BYTES_PER_TOKEN)
+
+    def _put(self, run: Run, shard: Shard, size: int, tokens: int) -> None:
+        shard.runs[run.number] = run
+        shard.custom_ids.add(run.request.custom_id)
+        shard.bytes += size
+        shard.tokens += tokens
+        shard.inputs += run.request.inputs
 
     def _fits(self, shard: Shard, size: int, tokens: int, inputs: int) -> bool:
         return (
@@ -118,8 +133,12 @@ class Queue:
         if tokens and tokens + shard.tokens > self.tokens_max(shard.model):
             self._held[shard.model].append(batch)
             return False
-        self._tokens[shard.model] += shard.tokens
+        self.count(shard)
         return True
+
+    def count(self, shard: Shard) -> None:
+        """This shard is on its way, or on the server."""
+        self._tokens[shard.model] += shard.tokens
 
     def leave(self, batch: Run, shard: Shard) -> None:
         """A batch is over, or is not wanted any more before it could enter."""

@@ -56,7 +56,8 @@ class Roster:
         self.groups = Groups()
         self.packing = Packing(rules)
         self.budget = Budget(rules, price)
-        self._batches_issued = 0
+        self.batches_issued = 0
+        self.replaying = False  # then nothing lines up: what a run waits for is settled in the end
         self._direct_below = rules.batch_direct_below
         self._threads: dict[str, deque[int]] = {}
         self._checks_lane = rules.checks_lane
@@ -111,6 +112,15 @@ class Roster:
             self.totals.in_state[run.state] += 1
         self.story.tell(now, run.number, change, detail)
 
+    def presuppose(self, run: Run, state: State) -> None:
+        """For a replay: what is known of this run could only happen in this state."""
+        if run.state is State.TOOLS and state is not State.TOOLS:
+            run.answering = None
+        if run.shard is None:
+            self.totals.in_state[run.state] -= 1
+            self.totals.in_state[state] += 1
+        run.state = state
+
     def wake(self, run: Run, due_at: float) -> None:
         """Look after this run at `due_at`, or at its deadline if that is earlier."""
         run.due_at = due_at
@@ -119,6 +129,8 @@ class Roster:
 
     def line_up(self, run: Run, now: float, *, first: bool = False) -> None:
         """Let this run wait for the permit that its state calls for, for a batch, or for money."""
+        if self.replaying:
+            return
         want = WANTED_IN[run.state]
         run.due_at = min(run.due_at, now)
         if want is Want.CREATE and run.shard is None and not self.budget.admits(run, first=first):
@@ -191,7 +203,7 @@ class Roster:
 
     def let_in(self, now: float) -> None:
         """There may be money for some of those who wait for it."""
-        while (run := self.budget.take_next()) is not None:
+        while not self.replaying and (run := self.budget.take_next()) is not None:
             self.line_up(run, now)
 
     # Batches.
@@ -207,24 +219,27 @@ class Roster:
                 self.line_up(run, now)
 
     def _launch(self, shard: Shard, now: float) -> None:
+        self.batches_issued += 1
+        batch = self.make_batch(-self.batches_issued, shard, now)
+        if self.packing.queue.enter(batch, shard):
+            self.line_up(batch, now)
+
+    def make_batch(self, number: int, shard: Shard, now: float) -> Run:
         """Make a batch of a shard. Its number is below 0, so it is no request's."""
-        self._batches_issued += 1
         request = Request(
-            custom_id=f"batch-{self._batches_issued}",
+            custom_id=f"batch{number}",
             url=BATCHES_URL,
             family=Family.BATCH,
             model=shard.model,
             tokens=0,
             body=_NoBody(),
         )
-        batch = Run(-self._batches_issued, request, due_at=now, shard=shard)
-        self.runs[batch.number] = batch
+        batch = self.runs[number] = Run(number, request, due_at=now, shard=shard)
         self.totals.batches_open += 1
         for run in shard.runs.values():
             run.batch = batch
-        self.story.tell(now, batch.number, "packed", f"{len(shard.runs)} lines")
-        if self.packing.queue.enter(batch, shard):
-            self.line_up(batch, now)
+        self.story.tell(now, number, "packed", f"{len(shard.runs)} lines")
+        return batch
 
     def take_out(self, run: Run) -> None:
         """This run does not wait for its line any more."""

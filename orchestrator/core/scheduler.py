@@ -20,6 +20,7 @@ from orchestrator.core.course import Course
 from orchestrator.core.endings import Endings
 from orchestrator.core.failures import Cause, Failure
 from orchestrator.core.model import Outcome, RunError
+from orchestrator.core.replay import Replay
 from orchestrator.core.roster import NEVER, WANTED_IN, Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run, Shard, Stop
@@ -106,9 +107,7 @@ class Scheduler:
             deeds += self._endings.stop_creates(error, now)
         return deeds
 
-    def _deeds_after(  # noqa: PLR0911 - one arm for each kind of event
-        self, event: events.Event, now: float
-    ) -> Iterator[Deed]:
+    def _deeds_after(self, event: events.Event, now: float) -> Iterator[Deed]:
         match event:
             case events.RequestAdmitted():
                 return self._admitted(event, now)
@@ -125,12 +124,24 @@ class Scheduler:
                     return self._endings.give_up_all(event.number, error_of(failure), now)
             case events.RunCreated() | events.RunPrepared() | events.CreateFailed():
                 self._calls.trial_over = True
+        return self._told(event, now)
+
+    def _told(self, event: events.RunEvent, now: float) -> Iterator[Deed]:
         run = self.roster.runs.get(event.number)
         if run is None:
             return iter(())
         if run.shard is not None:
             return self._told_of_batch(run, run.shard, event, now)
         return self._told_of(run, event, now)
+
+    def replay(self) -> Replay:
+        """Bring a new scheduler to where another one stood; nothing else was done with it."""
+        return Replay(self.roster, self._calls, self._batches, self._told)
+
+    def state_of(self, number: int) -> State | None:
+        """Where a run stands, a batch by its number too; None when it is not in flight."""
+        run = self.roster.runs.get(number)
+        return run.state if run is not None else None
 
     def _finds_no_server(self, failure: Failure) -> bool:
         return failure.cause is Cause.NOT_SENT and not self._calls.trial_over
@@ -197,7 +208,7 @@ class Scheduler:
                 return self._setbacks.cancel_failed(run, failure, now)
             case events.StopRequested():
                 error = RunError(event.outcome.value, event.reason)
-                stop = Stop(event.outcome, error, event.cancel_remote)
+                stop = Stop(event.outcome, error, event.cancel_remote, event.patience_seconds)
                 return self._endings.stop(run, stop, now)
             case _:
                 assert_never(event)
@@ -237,7 +248,7 @@ class Scheduler:
         given = self._rules.execution_deadline_seconds
         error = RunError("execution_deadline", f"the execution had {given:g} s, which have passed")
         stop = Stop(Outcome.TIMED_OUT, error, cancel_remote=True)
-        yield from self._endings.stop_creates(error, now, Outcome.TIMED_OUT)
+        yield from self._endings.stop_creates(error, now)
         for run in list(self.roster.runs.values()):
             if run.number not in self.roster.runs or not run.is_wanted:
                 continue

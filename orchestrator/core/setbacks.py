@@ -59,12 +59,13 @@ class Setbacks:
         totals.retries += 1
         self._roster.move(run, back, now, failure.cause)
         gap = self._gap(run, failure)
-        if run.shard is not None and failure.maybe_done:
+        if run.unanswered and failure.maybe_done and FACTS[run.request.family].finds_lost_creates:
             gap = max(gap, self._rules.list_lag_seconds)  # then a list shows whether it is there
         self._roster.wake(run, now + gap)
 
     def _lost(self, run: Run, *, is_create: bool) -> None:
         run.lost += 1
+        run.unanswered += is_create
         self._roster.totals.creates_lost += 1
         self._roster.budget.lose(run, is_create=is_create)
 

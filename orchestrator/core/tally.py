@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from orchestrator.core.alike import Failures, readable
 from orchestrator.core.budget import Price, cost_usd
-from orchestrator.core.failures import REASONS, Cause
+from orchestrator.core.failures import Cause
 from orchestrator.core.model import NO_USAGE, Outcome, Result, RunError, Usage
 from orchestrator.core.totals import Totals
 
@@ -39,16 +40,27 @@ STEP_TIMES_MAX = 5
 Kind = TypeVar("Kind", bound=str)
 
 
-@dataclass(slots=True)
-class Failures:
-    """Requests that did not complete for the same reason."""
+class EndedBefore(Protocol):
+    """Requests of a model that ended alike, as a journal sums them up."""
 
-    outcome: Outcome
-    code: str
-    cause: Cause | None  # None where no call failed: its run did, or its time or money was over
-    count: int
-    example_custom_id: str
-    example_message: str
+    @property
+    def outcome(self) -> Outcome: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def usage(self) -> Usage: ...
+    @property
+    def batch_usage(self) -> Usage: ...
+    @property
+    def custom_id(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def is_reopened(self) -> bool: ...
 
 
 class Tally:
@@ -72,9 +84,24 @@ class Tally:
         self.outcomes[result.outcome] += 1
         if result.usage != NO_USAGE:
             self.tokens += result.usage
-            self._add_cost(result)
+            self._add_cost(result.request.model, result.usage, result.batch_usage)
         if result.outcome is not Outcome.COMPLETED:
-            self._add_failure(result)
+            self._add_failure(result.outcome, result.error, result.custom_id)
+
+    def count_before(self, group: EndedBefore) -> None:
+        """Count requests that an earlier process saw end.
+
+        Of those that are sent again, only what they cost counts.
+        """
+        if group.usage != NO_USAGE:
+            self.tokens += group.usage
+            self._add_cost(group.model, group.usage, group.batch_usage)
+        if group.is_reopened:
+            return
+        self.outcomes[group.outcome] += group.count
+        if group.outcome is not Outcome.COMPLETED:
+            error = RunError(group.code, group.message)
+            self._add_failure(group.outcome, error, group.custom_id, group.count)
 
     @property
     def ended(self) -> int:
@@ -110,29 +137,30 @@ class Tally:
         """Why requests failed, the commonest reason first."""
         return sorted(self._failures.values(), key=lambda group: -group.count)
 
-    def _add_cost(self, result: Result) -> None:
-        model = result.request.model
-        cost = cost_usd(self._price, model, result.usage, result.batch_usage)
+    def _add_cost(self, model: str, usage: Usage, batched: Usage) -> None:
+        cost = cost_usd(self._price, model, usage, batched)
         if cost is not None:
             self._cost_usd += cost
         elif len(self._unpriced) <= UNPRICED_NAMED_MAX:
-            self._unpriced.add(_readable(model, CODE_CHARACTERS_MAX))
+            self._unpriced.add(readable(model, CODE_CHARACTERS_MAX))
 
-    def _add_failure(self, result: Result) -> None:
-        error = result.error or RunError("", "")
-        code = self._bounded(_readable(error.code or result.outcome, CODE_CHARACTERS_MAX))
-        kind = (result.outcome, code, error.cause)
+    def _add_failure(
+        self, outcome: Outcome, error: RunError | None, custom_id: str, count: int = 1
+    ) -> None:
+        error = error or RunError("", "")
+        code = self._bounded(readable(error.code or outcome, CODE_CHARACTERS_MAX))
+        kind = (outcome, code, error.cause)
         group = self._failures.get(kind)
         if group is not None:
-            group.count += 1
+            group.count += count
             return
         self._failures[kind] = Failures(
-            outcome=result.outcome,
+            outcome=outcome,
             code=code,
             cause=error.cause,
-            count=1,
-            example_custom_id=_readable(result.custom_id),
-            example_message=_readable(error.message, MESSAGE_CHARACTERS_MAX),
+            count=count,
+            example_custom_id=readable(custom_id),
+            example_message=readable(error.message, MESSAGE_CHARACTERS_MAX),
         )
 
     def _bounded(self, code: str) -> str:
@@ -183,7 +211,7 @@ class Tally:
         """
         cost, note = self._cost_and_note(totals)
         return {
-            "source": _readable(source),
+            "source": readable(source),
             "started_at": started_at,
             "version": version,
             "wall_seconds": round(wall_seconds, 3),
@@ -211,7 +239,7 @@ class Tally:
             "budget": budget,
             "in_flight_max": totals.in_flight_max,
             "tasks_max": tasks_max,
-            "failures": [_failures_as_dict(group) for group in self.failures],
+            "failures": [group.as_dict() for group in self.failures],
             "stopped": None if stopped is None else _error_as_dict(stopped),
         }
 
@@ -346,22 +374,5 @@ def _percentiles(values: Iterable[float]) -> dict[str, float] | None:
     }
 
 
-def _failures_as_dict(group: Failures) -> dict[str, Any]:
-    return {
-        "outcome": str(group.outcome),
-        "code": group.code,
-        "cause": None if group.cause is None else group.cause.value,
-        "reason": None if group.cause is None else ": ".join(REASONS[group.cause]),
-        "count": group.count,
-        "example_custom_id": group.example_custom_id,
-        "example_message": group.example_message,
-    }
-
-
 def _error_as_dict(error: RunError) -> dict[str, str]:
-    return {"code": _readable(error.code), "message": _readable(error.message)}
-
-
-def _readable(text: str, characters_max: int | None = None) -> str:
-    """The text, cut, with "?" for what UTF-8 can't write: half of a surrogate pair."""
-    return text[:characters_max].encode("utf-8", "replace").decode()
+    return {"code": readable(error.code), "message": readable(error.message)}

@@ -2,10 +2,29 @@
 
 from array import array
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.model import Outcome
 from orchestrator.core.states import State
+
+# What has been counted once and for all; the rest is how things stand.
+COUNTED_ON = (
+    "in_flight_max",
+    "created",
+    "created_to_check",
+    "checks",
+    "turns",
+    "tool_calls",
+    "retries",
+    "waits",
+    "tool_failures",
+    "creates_lost",
+    "batches",
+    "lines_sent",
+    "lines_answered",
+    "lines_undone",
+)
 
 
 def _doubles() -> "array[float]":
@@ -42,6 +61,15 @@ class Totals:
     in_state: Counter[State] = field(default_factory=Counter)  # batches not counted
     # Seconds from the end of a run (or its wish for tools) to our noticing, 8 bytes a run.
     detection_delays_seconds: "array[float]" = field(default_factory=_doubles)
+
+    def kept(self) -> dict[str, int]:
+        """What another process counts on from; how things stand now is none of it."""
+        return {name: getattr(self, name) for name in COUNTED_ON}
+
+    def count_on(self, kept: Mapping[str, int]) -> None:
+        """Begin where an earlier process stood."""
+        for name in COUNTED_ON:
+            setattr(self, name, kept.get(name, 0))
 
     @property
     def ended(self) -> int:

@@ -12,6 +12,6 @@ and the last two may have `custom_id` and `url` beside their members. What a req
 
 from orchestrator.adapters.request_file.file import FileSummary, RequestFile
 from orchestrator.adapters.request_file.given import request_from
-from orchestrator.adapters.request_file.line import RequestDefaults
+from orchestrator.adapters.request_file.line import RequestDefaults, Sendable
 
-__all__ = ["FileSummary", "RequestDefaults", "RequestFile", "request_from"]
+__all__ = ["FileSummary", "RequestDefaults", "RequestFile", "Sendable", "request_from"]

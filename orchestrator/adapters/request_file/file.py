@@ -13,24 +13,24 @@ Rules:
 import io
 import os
 import stat
-from bisect import insort
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
 from typing import NamedTuple, Self
 from zlib import crc32
 
+from orchestrator.adapters.request_file.bad_lines import BadLines, unusable
 from orchestrator.adapters.request_file.duplicates import Duplicates
 from orchestrator.adapters.request_file.jsontext import LineError
 from orchestrator.adapters.request_file.line import RequestDefaults, Sendable, sendable
 from orchestrator.core.model import Request
 from orchestrator.errors import (
     InputChanged,
-    LineUnusable,
     RequestFileEmpty,
     SourceMissing,
     SourceUnusable,
@@ -39,8 +39,8 @@ from orchestrator.errors import (
 # A line is in memory while it is looked at. The largest real ones hold images as base64; the API
 # takes bodies of up to 50 MB of those.
 LINE_BYTES_MAX = 64 * 2**20
+DIGEST_BYTES = 16
 BLOCK_BYTES = 256 * 1024  # per read; larger ones make no difference that could be measured
-BAD_LINES_NAMED = 6  # the first in full and the numbers of five more
 
 UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -56,13 +56,13 @@ OTHER_KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class FileSummary:
-    """What a file asks for. `tokens` is the sum of the estimates, `bytes` the size of the file."""
+    """What a file asks for. `tokens` is the sum of the estimates, `digest` is of all its bytes."""
 
     requests: int
     by_url: Mapping[str, int]
     by_model: Mapping[str, int]
     tokens: int
-    bytes: int
+    digest: str
 
 
 class _Line(NamedTuple):
@@ -97,15 +97,18 @@ class _BodyInFile:
         except LineError as error:
             # Deep nesting can be too deep here and not when it was checked: the limit is what is
             # left of the stack.
-            raise _unusable(self._file.path, self._line, error) from None
+            raise unusable(self._file.path, self._line, error) from None
 
 
 class _Cursor(io.RawIOBase):
     """An own reading position on the file's one descriptor."""
 
-    def __init__(self, file: "RequestFile", position: int) -> None:
+    def __init__(
+        self, file: "RequestFile", position: int, on_block: Callable[[bytes], None]
+    ) -> None:
         self._file = file
         self._position = position
+        self._on_block = on_block
 
     def readable(self) -> bool:
         return True
@@ -113,31 +116,9 @@ class _Cursor(io.RawIOBase):
     def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]  # what BufferedReader passes
         block = self._file.bytes_at(self._position, len(buffer))
         buffer[: len(block)] = block
+        self._on_block(block)
         self._position += len(block)
         return len(block)
-
-
-class _BadLines:
-    """The first bad line in full, the numbers of the next few, and how many there are."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._first: list[tuple[int, LineError]] = []
-
-    def add(self, number: int, error: LineError) -> None:
-        self.count += 1
-        insort(self._first, (number, error), key=lambda bad: bad[0])
-        del self._first[BAD_LINES_NAMED:]
-
-    def complaint(self, path: Path) -> LineUnusable:
-        (number, error), *others = self._first
-        more = ""
-        if others:
-            numbers = ", ".join(str(other) for other, _ in others)
-            unnamed = ", ..." if self.count > BAD_LINES_NAMED else ""
-            lines = "line" if len(others) == 1 else "lines"
-            more = f" {self.count - 1} more bad {lines}: {numbers}{unnamed}."
-        return _unusable(path, number, error, more)
 
 
 class RequestFile:
@@ -184,8 +165,23 @@ class RequestFile:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def check(self) -> FileSummary:
+    def digest(self) -> str:
+        """Of what is in it, to be compared with that of a summary; reads the whole file."""
+        hasher, position = blake2b(digest_size=DIGEST_BYTES), self._start()
+        while block := self.bytes_at(position, BLOCK_BYTES):
+            hasher.update(block)
+            position += len(block)
+        return hasher.hexdigest()
+
+    def trust(self) -> None:
+        """The file is known to be what was checked before: no line has to be looked at again."""
+        self._checked, self._bytes_expected = True, self._size()
+
+    def check(self, each: Callable[[int, Sendable], None] = lambda *_: None) -> FileSummary:
         """Look at every line, so that nothing is sent of a file that has a mistake in it.
+
+        Args:
+            each: Called with the number and the request of every good line.
 
         Raises:
             LineUnusable: Lines can't be sent; the first is reported in full, others by number.
@@ -194,12 +190,13 @@ class RequestFile:
             InputChanged: The file was written to meanwhile.
         """
         self._checked, self._bytes_expected = False, self._size()
-        bad, ids = _BadLines(), Duplicates()
+        bad, ids = BadLines(), Duplicates()
         by_url: Counter[str] = Counter()
         by_model: Counter[str] = Counter()
         tokens = 0
+        hasher = blake2b(digest_size=DIGEST_BYTES)
         line = None
-        for line in self._lines():
+        for line in self._lines(hasher.update):
             if not by_url and not bad.count and line.text.lstrip().startswith(b"["):
                 self._refuse_array()
             try:
@@ -208,6 +205,7 @@ class RequestFile:
                 bad.add(line.number, error)
                 continue
             ids.add(found.custom_id)
+            each(line.number, found)
             by_url[found.url] += 1
             by_model[found.model] += 1
             tokens += found.tokens
@@ -217,25 +215,24 @@ class RequestFile:
         if bad.count:
             raise bad.complaint(self.path)
         self._checked = True
-        size = self._bytes_expected
-        return FileSummary(by_url.total(), dict(by_url), dict(by_model), tokens, size)
+        return FileSummary(by_url.total(), dict(by_url), dict(by_model), tokens, hasher.hexdigest())
 
-    def requests(self, start_line: int = 1) -> Iterator[Request]:
-        """The requests from this line on (from 1), read lazily.
+    def requests(self, wanted: Callable[[int], bool] = lambda _: True) -> Iterator[Request]:
+        """The requests, read lazily; only those of lines (from 1) that are `wanted`.
 
         Raises:
             LineUnusable: The line can't be sent (when the file was not checked).
             InputChanged: The file is not what was checked.
         """
         for line in self._lines():
-            if line.number < start_line:
+            if not wanted(line.number):
                 continue
             try:
                 found = self.sendable(line)
             except LineError as error:
                 if self._checked:
                     raise InputChanged(path=self.path, line=line.number) from None
-                raise _unusable(self.path, line.number, error) from None
+                raise unusable(self.path, line.number, error) from None
             yield Request(
                 custom_id=found.custom_id,
                 url=found.url,
@@ -249,6 +246,7 @@ class RequestFile:
                 body_bytes=len(found.content),
                 inputs=found.inputs,
                 output_tokens=found.output_tokens,
+                digest=found.digest(),
             )
 
     def sendable(self, line: _Line) -> Sendable:
@@ -265,11 +263,13 @@ class RequestFile:
         with self._readable():
             return os.pread(self._descriptor, length, offset)
 
-    def _lines(self) -> Iterator[_Line]:
-        """The lines that are not blank; blank ones count."""
-        offset = len(UTF8_BOM) if self.bytes_at(0, len(UTF8_BOM)) == UTF8_BOM else 0
-        number = 0
-        with io.BufferedReader(_Cursor(self, offset), BLOCK_BYTES) as reader:
+    def _start(self) -> int:
+        return len(UTF8_BOM) if self.bytes_at(0, len(UTF8_BOM)) == UTF8_BOM else 0
+
+    def _lines(self, on_block: Callable[[bytes], None] = lambda _: None) -> Iterator[_Line]:
+        """The lines that are not blank; blank ones count. Every block that is read is told."""
+        offset, number = self._start(), 0
+        with io.BufferedReader(_Cursor(self, offset, on_block), BLOCK_BYTES) as reader:
             while text := reader.readline(LINE_BYTES_MAX + 1):
                 number += 1
                 length = len(text)
@@ -283,7 +283,7 @@ class RequestFile:
         if self._bytes_expected is not None and offset < self._bytes_expected:
             raise InputChanged(path=self.path, line=number + 1)
 
-    def _add_repeats(self, bad: _BadLines, ids: Duplicates) -> None:
+    def _add_repeats(self, bad: BadLines, ids: Duplicates) -> None:
         """Read the file again if any custom_id seems to be there twice."""
         if not (suspects := ids.suspects()):
             return
@@ -368,14 +368,3 @@ def _skip_line(reader: "io.BufferedReader[_Cursor]", start: bytes) -> int:
         piece = reader.readline(BLOCK_BYTES)
         skipped += len(piece)
     return skipped
-
-
-def _unusable(path: Path, number: int, error: LineError, more: str = "") -> LineUnusable:
-    return LineUnusable(
-        path=path,
-        line=number,
-        custom_id=error.named,
-        problem=error.problem,
-        cure=error.cure,
-        more=more,
-    )

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
 
@@ -133,6 +134,10 @@ class Sendable:
     via_batch: bool = False
     inputs: int = 1
     output_tokens: int = 0
+
+    def digest(self) -> bytes:
+        """Of what is sent; another one means that the line, or a default, was changed."""
+        return blake2b(b"\n".join((self.url.encode(), self.content)), digest_size=8).digest()
 
 
 def sendable(text: bytes, defaults: RequestDefaults, number: int) -> Sendable:

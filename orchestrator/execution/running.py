@@ -1,0 +1,282 @@
+"""The pass itself, once everything is checked and open."""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import anyio
+from structlog.typing import FilteringBoundLogger
+
+from orchestrator.adapters.clock import LoopClock
+from orchestrator.adapters.journal import InThread, Journal
+from orchestrator.adapters.prices import price_of
+from orchestrator.adapters.progress import Progress
+from orchestrator.adapters.result_file import result_line
+from orchestrator.core.budget import Amount
+from orchestrator.core.model import NO_USAGE, Outcome, Request, Result, RunError
+from orchestrator.core.states import State
+from orchestrator.core.tally import Pace, Standing, Tally
+from orchestrator.errors import (
+    ExecutionStopped,
+    InputChanged,
+    JournalFailed,
+    OrchestratorError,
+    OutputFailed,
+)
+from orchestrator.execution.counts import Counts
+from orchestrator.execution.opening import Opened
+from orchestrator.jobfile import Job
+from orchestrator.ports import CallKind
+from orchestrator.service import Orchestrator
+from orchestrator.version import __version__
+
+SHOW_SECONDS = 0.25
+INTERRUPTED = "interrupted"
+
+# What stopped an execution, for programs that read its summary.
+CODES: Mapping[type[OrchestratorError], str] = MappingProxyType(
+    {
+        OutputFailed: "output_failed",
+        JournalFailed: "journal_failed",
+        InputChanged: "input_changed",
+    }
+)
+BROKEN = "engine_broken"
+
+# Ends the execution in good order; takes the name of what interrupted it. A signal handler may
+# call it.
+Stop = Callable[[str], None]
+
+# Calls that are out when an execution is interrupted may take so long to be answered. Docker gives
+# a container ten seconds between SIGTERM and SIGKILL.
+PATIENCE_SECONDS = 8.0
+
+
+class Execution:
+    """The pass itself, once everything is checked and open.
+
+    Args:
+        job: What is run.
+        opened: What was found out about it, and is open.
+        orchestrator_with: Makes what runs the requests, and keeps a journal meanwhile.
+        progress: Where the standing is shown.
+        log: Gets the beginning and the end, and what stops it.
+        in_thread: Where the journal is written; in a thread unless given.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        opened: Opened,
+        orchestrator_with: Callable[[Journal], Orchestrator],
+        progress: Progress,
+        log: FilteringBoundLogger,
+        in_thread: InThread | None = None,
+    ) -> None:
+        self.interrupted = False
+        self.stopped: OrchestratorError | None = None
+        self._job = job
+        self._opened = opened
+        self._progress = progress
+        self._log = log
+        self._cancel_on_interrupt = False
+        self._total = opened.facts.requests
+        self._before = opened.counts or Counts()
+        self._calls_before = self._before.counted_calls()
+        self._tally = Tally(price_of)
+        for group in opened.ended:
+            self._tally.count_before(group)
+        self._pace = Pace()
+        self._looks: deque[tuple[float, int]] = deque()  # when, and how many calls until then
+        self._clock = LoopClock()
+        self._began_at = self._clock.now()
+        self._journal = Journal(
+            opened.journal,
+            self._clock,
+            line_of=result_line,
+            sync=opened.results.sync,
+            counts=self.counts,
+            on_full=self.disk_full,
+            in_thread=in_thread,
+        )
+        self._orchestrator = orchestrator_with(self._journal)
+
+    async def run(
+        self, on_ready: Callable[[Stop], None], *, cancel_on_interrupt: bool
+    ) -> dict[str, Any]:
+        """Run every request that is left; the summary.
+
+        Args:
+            on_ready: Given the way to end it, just before the first call can go out.
+            cancel_on_interrupt: Whether what is in flight is cancelled on the server then.
+        """
+        self._cancel_on_interrupt = cancel_on_interrupt
+        self._log.info(
+            "execution.started",
+            source=str(self._job.source),
+            requests=self._total,
+            ended_before=self._tally.ended,
+            in_flight_before=len(self._opened.past.in_flight) if self._opened.past else 0,
+        )
+        loop = asyncio.get_running_loop()
+
+        def stop(by: str) -> None:
+            with suppress(RuntimeError):  # the loop has ended: there is nothing to stop
+                loop.call_soon_threadsafe(self._interrupt, by)
+
+        async with self._orchestrator, anyio.create_task_group() as tasks:
+            self._count_spent_before()
+            on_ready(stop)
+            tasks.start_soon(self._show_standing)
+            await self._take_results(self._opened.left)
+            tasks.cancel_scope.cancel()
+        try:
+            self._journal.close()
+        except JournalFailed as error:
+            self.stopped = self.stopped or error
+        self._progress.show(self._standing())
+        self._progress.close()
+        summary = self._summary()
+        self._log.info("execution.ended", outcomes=summary["outcomes"])
+        return summary
+
+    def _count_spent_before(self) -> None:
+        """A budget is one for an execution. What is in flight counts when it is replayed."""
+        budget = self._orchestrator.budget
+        for group in self._opened.ended:
+            budget.note_spent(group.model, group.usage, group.batch_usage)
+        lost = Amount.of(self._before.assumed_tokens, self._before.assumed_usd)
+        budget.note_spent("", NO_USAGE, NO_USAGE, lost)
+
+    def _interrupt(self, by: str) -> None:
+        self.interrupted = True
+        self._log.warning("execution.interrupted", signal=by)
+        self._orchestrator.stop(
+            f"the execution was interrupted ({by})",
+            cancel_remote=self._cancel_on_interrupt,
+            patience_seconds=PATIENCE_SECONDS,
+        )
+
+    def disk_full(self, problem: str) -> None:
+        """Create nothing more; what is out may still be answered, and kept."""
+        path = self._opened.folder
+        self.stopped = self.stopped or JournalFailed(path=path, problem=problem)
+        self._log.error("journal.full", path=str(path), problem=problem)
+        self._orchestrator.stop("the disk is full", patience_seconds=PATIENCE_SECONDS)
+
+    def counts(self) -> bytes:
+        """What another process would count on from."""
+        totals, assumed = self._orchestrator.totals, self._orchestrator.budget.assumed
+        return Counts(
+            totals=totals.kept(),
+            batches_by_end=dict(totals.batches_by_end),
+            calls=[(kind.value, status, n) for (kind, status), n in self._calls().items()],
+            seconds=self._seconds(),
+            tasks_max=max(self._orchestrator.tasks_max, self._before.tasks_max),
+            assumed_tokens=assumed.tokens,
+            assumed_usd=assumed.usd,
+        ).stored()
+
+    def _calls(self) -> Counter[tuple[CallKind, str]]:
+        return self._calls_before + self._orchestrator.calls
+
+    def _seconds(self) -> float:
+        return self._before.seconds + self._clock.now() - self._began_at
+
+    async def _take_results(self, requests: Iterable[Request]) -> None:
+        try:
+            async with aclosing(self._orchestrator.run_many(requests)) as results:
+                async for result in results:
+                    self._take(result)
+        except OrchestratorError as error:
+            self.stopped = self.stopped or error
+
+    def _take(self, result: Result) -> None:
+        # Counted first: it cost what it cost, whether or not it can be written.
+        self._tally.count(result)
+        if result.outcome is Outcome.STOPPED:
+            return  # it has not ended: the next process goes on with it
+        try:
+            self._opened.results.record(result)
+        except OutputFailed as error:
+            # Its line is in the journal, for the next process to write.
+            if self.stopped is None:
+                self.stopped = error
+                self._log.error("output.failed", path=str(error.path), problem=error.problem)
+                self._orchestrator.stop(
+                    "the results can't be written any more", patience_seconds=PATIENCE_SECONDS
+                )
+        else:
+            self._journal.written(result.number, *self._opened.results.sizes)
+
+    async def _show_standing(self) -> None:
+        while True:
+            self._progress.show(self._standing())
+            await anyio.sleep(SHOW_SECONDS)
+
+    def _calls_in_the_last_minute(self, now: float, calls: int) -> int:
+        looks = self._looks
+        looks.append((now, calls))
+        while looks[0][0] < now - 60:
+            looks.popleft()
+        return calls - (looks[0][1] if now - self._began_at > 60 else 0)  # noqa: PLR2004 - a minute
+
+    def _standing(self) -> Standing:
+        now = self._clock.now()
+        tally, totals = self._tally, self._orchestrator.totals
+        calls = self._orchestrator.calls.total()  # of this process
+        self._pace.note(now, tally.ended)
+        in_state = totals.in_state
+        at_work = in_state[State.RUNNING] + in_state[State.CHECKING] + totals.lines_out
+        submitting = max(in_state[State.SUBMITTING] - totals.lines_out, 0)  # not by batch
+        at_tools = in_state[State.TOOLS] + in_state[State.ANSWERED] + submitting
+        passed = now - self._began_at
+        return Standing(
+            total=self._total,
+            waiting=max(self._total - tally.ended - at_work - at_tools, 0),
+            running=at_work,
+            tools=at_tools,
+            done=tally.done,
+            failed=tally.failed,
+            calls_per_minute=self._calls_in_the_last_minute(now, calls),
+            rpm=self._job.settings.rpm,
+            tokens_in=tally.tokens.input_tokens,
+            tokens_out=tally.tokens.output_tokens,
+            cost_usd=tally.cost_usd,
+            seconds_left=self._pace.seconds_left(self._total - tally.ended),
+            seconds_passed=passed,
+            batches=totals.batches_there,
+            answered_in_batches=totals.lines_answered_there,
+        )
+
+    def _summary(self) -> dict[str, Any]:
+        return self._tally.summary(
+            source=str(self._job.source),
+            started_at=datetime.fromtimestamp(self._opened.facts.started_at_unix, UTC).isoformat(
+                timespec="seconds"
+            ),
+            version=__version__,
+            requests=self._total,
+            totals=self._orchestrator.totals,
+            calls=self._calls(),
+            kinds=[kind.value for kind in CallKind],
+            tasks_max=max(self._orchestrator.tasks_max, self._before.tasks_max),
+            wall_seconds=self._seconds(),
+            stopped=self._why_stopped(),
+            budget=self._orchestrator.budget.as_dict(),
+        )
+
+    def _why_stopped(self) -> RunError | None:
+        match self.stopped:
+            case _ if self.interrupted:
+                return RunError(INTERRUPTED, "the execution was interrupted")
+            case None:
+                return None
+            case ExecutionStopped():
+                return self._orchestrator.stopped
+            case _:
+                return RunError(CODES.get(type(self.stopped), BROKEN), str(self.stopped))
