@@ -22,7 +22,7 @@ from orchestrator.core.families import FACTS, begins_with_preparation
 from orchestrator.core.model import Request
 from orchestrator.core.roster import WANTED_IN, Roster
 from orchestrator.core.runs import Run
-from orchestrator.core.states import Change, State
+from orchestrator.core.states import State
 
 # The state in which an event finds its run. Whatever told of a run that is at work was a look at
 # it, here: a cancel, or a fetch that found it unfinished, leaves nothing else behind.
@@ -54,7 +54,6 @@ class Replay:
         self._batches = batches
         self._told = told
         roster.replaying = True
-        roster.budget.is_open = False
 
     def issued(self, *, batches: int, groups: int) -> None:
         """So many of each have been numbered; those numbers are on the server."""
@@ -86,7 +85,6 @@ class Replay:
     def settle(self, now: float) -> list[Deed]:
         """Settle what is in doubt, and let every run wait for what is next."""
         self._roster.replaying = False
-        self._roster.budget.is_open = True
         runs = list(self._roster.runs.values())
         return list(chain.from_iterable(self._settle(run, now) for run in runs))
 
@@ -102,11 +100,6 @@ class Replay:
             deque(self._never_answered(run, at), maxlen=0)
         self._roster.presuppose(run, State.WAITING)
         self._calls.create_sent(run, at)
-        if run.shard is None:
-            self._roster.budget.claim(run)
-        else:
-            for carried in run.shard.runs.values():
-                self._roster.budget.claim(carried)
         if run.shard is not None and sent.lines:
             run.shard.places = sent.lines  # also those that have ended have a place in the file
         if sent.group:
@@ -139,7 +132,7 @@ class Replay:
             deque(self._never_answered(run, at), maxlen=0)
         if run.answering is not None:
             self._roster.presuppose(run, State.ANSWERED)
-            self._roster.move(run, Change.OUTPUTS_SENT, at)
+            self._calls.outputs_sent(run, at)
 
     def _happened(self, run: Run, event: events.RunEvent, at: float) -> Iterator[Deed]:
         match event:

@@ -26,6 +26,7 @@ from orchestrator.execution.opening import EMULATOR, Opened, open_execution
 from orchestrator.execution.running import Execution, Stop
 from orchestrator.jobfile import Job, emulator_settings
 from orchestrator.service import Orchestrator
+from orchestrator.wiring import Keeping
 
 LOG_NAME = "log.jsonl"
 
@@ -129,9 +130,7 @@ async def execute_with(
                 tools=tools,
                 log=log,
                 on_call=calls.ended,
-                name=opened.facts.name,
-                journal=journal,
-                past=opened.past,
+                keeping=Keeping(name=opened.facts.name, journal=journal, past=opened.past),
                 **asdict(job.settings),
             )
 

@@ -11,7 +11,7 @@ import msgspec
 
 from orchestrator.adapters.clock import unix_now
 from orchestrator.adapters.journal import EndedGroup, Facts, JournalFile
-from orchestrator.adapters.prices import has_price
+from orchestrator.adapters.prices import require_prices
 from orchestrator.adapters.request_file import RequestFile, Sendable
 from orchestrator.adapters.result_file import (
     ERRORS_NAME,
@@ -24,7 +24,6 @@ from orchestrator.core.model import Outcome, Request
 from orchestrator.errors import (
     JournalUnusable,
     LinesChanged,
-    ModelUnpriced,
     OutputFolderUnusable,
 )
 from orchestrator.execution.counts import Counts
@@ -92,7 +91,8 @@ def _begin(
     journal: JournalFile | None = None,
 ) -> Opened:
     found = requests.check()
-    _refuse_unpriced(job, found.by_model)
+    if job.settings.max_cost_usd is not None:
+        require_prices(found.by_model)
     if journal is None:
         journal = stack.enter_context(JournalFile(new_folder(job, beginning)))
     facts = Facts(
@@ -134,7 +134,8 @@ class _GoingOn:
     def open(self, stack: ExitStack, server: str) -> Opened:
         self._refuse_other(server)
         self._compare_input()
-        _refuse_unpriced(self._job, self._facts.by_model)
+        if self._job.settings.max_cost_usd is not None:
+            require_prices(self._facts.by_model)
         self._put_aside()
         if self._beginning.retry_failed:
             with self._results():
@@ -293,13 +294,6 @@ class _Compared:
 def is_gone_with_its_process(server: str) -> bool:
     """Whether the runs of this server end with the process that started them."""
     return server == EMULATOR
-
-
-def _refuse_unpriced(job: Job, models: Iterable[str]) -> None:
-    """Under a limit of the cost every model has to have a price."""
-    unpriced = [model for model in models if not has_price(model)]
-    if job.settings.max_cost_usd is not None and unpriced:
-        raise ModelUnpriced(models=", ".join(sorted(unpriced)))
 
 
 def _digest_of_defaults(job: Job) -> str:
