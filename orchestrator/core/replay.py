@@ -99,6 +99,7 @@ class Replay:
         if run.state is State.CREATING:  # by a process that was killed before it heard of it
             deque(self._never_answered(run, at), maxlen=0)
         self._roster.presuppose(run, State.WAITING)
+        run.direct = run.request.via_batch  # it was not worth a batch
         self._calls.create_sent(run, at)
         if run.shard is not None and sent.lines:
             run.shard.places = sent.lines  # also those that have ended have a place in the file

@@ -151,6 +151,11 @@ def _goes_on(opened: Opened) -> str:
     ended = sum(group.count for group in opened.ended if not group.is_reopened)
     in_flight = len(opened.past.in_flight) if opened.past is not None else 0
     left = opened.facts.requests - ended - in_flight
+    if not (left or in_flight):
+        return (
+            f"{opened.folder} has ended, and nothing is left to do; --retry-failed sends again "
+            "what did not complete, --fresh starts anew"
+        )
     return (
         f"going on with {opened.folder}: {ended:,} of {opened.facts.requests:,} requests have "
         f"ended, {in_flight:,} were in flight, {left:,} are left; --fresh starts anew instead"

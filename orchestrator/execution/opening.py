@@ -104,7 +104,7 @@ def _begin(
         requests=found.requests,
         by_model=dict(found.by_model),
         file_digest=found.digest,
-        defaults_digest=_digest_of_defaults(job),
+        defaults_digest=digest_of_defaults(job),
         via=job.settings.via or "",
     )
     journal.set_facts(facts)
@@ -187,7 +187,7 @@ class _GoingOn:
     # The input.
 
     def _compare_input(self) -> None:
-        defaults_digest = _digest_of_defaults(self._job)
+        defaults_digest = digest_of_defaults(self._job)
         is_same = (
             self._requests.digest() == self._facts.file_digest
             and defaults_digest == self._facts.defaults_digest
@@ -296,7 +296,7 @@ def is_gone_with_its_process(server: str) -> bool:
     return server == EMULATOR
 
 
-def _digest_of_defaults(job: Job) -> str:
+def digest_of_defaults(job: Job) -> str:
     """Of what completes the lines: another one means that other requests are sent."""
     defaults = job.defaults
     given = (defaults.url, defaults.model, dict(defaults.body))
