@@ -111,8 +111,11 @@ class ResultFiles:
         Raises:
             OutputFailed: The line could not be written whole, so it is not there at all.
         """
-        file = self._results if result.outcome is Outcome.COMPLETED else self._errors
-        file.append(result_line(result))
+        self.append(result_line(result), is_completed=result.outcome is Outcome.COMPLETED)
+
+    def append(self, line: bytes, *, is_completed: bool) -> None:
+        """Write this line of a result; as `record`."""
+        (self._results if is_completed else self._errors).append(line)
 
     @property
     def sizes(self) -> tuple[int, int]:
