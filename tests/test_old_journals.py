@@ -73,7 +73,7 @@ async def test_a_journal_of_every_schema_is_gone_on_with(dump, tmp_path):
     )
 
     assert report.stopped is None
-    assert f"{len(had_ended)} of {report.summary['requests']} requests have ended" in told[0]
+    assert f"{len(had_ended)} of {report.summary['requests']} requests have ended, " in told[0]
     lines = [
         json.loads(line)["custom_id"]
         for name in ("results", "errors")

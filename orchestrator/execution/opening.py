@@ -1,6 +1,7 @@
 """What has to be right before the first call: the folder, the journal, and the input as it was."""
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.adapters.clock import unix_now
-from orchestrator.adapters.journal import EndedGroup, Facts, JournalFile
+from orchestrator.adapters.journal import EndedGroup, Facts, JournalFile, Where, standing
 from orchestrator.adapters.prices import require_prices
 from orchestrator.adapters.request_file import RequestFile, Sendable
 from orchestrator.adapters.result_file import (
@@ -52,6 +53,7 @@ class Opened:
         past: What was in flight; None when it is new.
         ended: What ended before, in groups.
         counts: What was counted before.
+        stand: How many requests in flight stood where.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Opened:
     past: Past | None = None
     ended: Sequence[EndedGroup] = ()
     counts: Counts = field(default_factory=Counts)
+    stand: Counter[Where] = field(default_factory=Counter)
 
 
 def open_execution(
@@ -157,6 +160,7 @@ class _GoingOn:
             past=self._past(ended, counts),
             ended=ended,
             counts=counts,
+            stand=Counter(standing(self._journal).unfinished),
         )
 
     def _results(self) -> ResultFiles:
