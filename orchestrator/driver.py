@@ -169,7 +169,7 @@ class Driver:
             self._journal.keep(event, now)
         for deed in deeds:
             self._do(deed)
-        self._wake.set()
+        self.tell(events.TimePassed())  # what is left of a budget may be too little
 
     def stop(self, number: int, reason: str, *, outcome: Outcome, cancel_remote: bool) -> None:
         """This request is not wanted any more."""

@@ -120,9 +120,17 @@ class TestCommand:
         assert summary["stopped"]["code"] == "budget_spent"
         assert 0 < summary["budget"]["spent_tokens"] <= 70
         assert summary["outcomes"]["stopped"] + summary["not_started"] > 0
-        errors = json_lines(tmp_path / "out/errors.jsonl")
-        assert {line["error"]["code"] for line in errors} == {"budget_spent"}
-        assert not any(line["sent"] for line in errors)
+        assert (tmp_path / "out/errors.jsonl").read_bytes() == b""
+
+        # What is left is sent when there is more to spend; what was spent before counts.
+        ended = command("run", "job", "--emulator", "--max-tokens", "48", "--out", "out")
+        assert ended.code == 3
+        ended = command("run", "job", "--emulator", "--max-tokens", "700", "--out", "out")
+        assert ended.code == 0
+        results = json_lines(tmp_path / "out/results.jsonl")
+        assert len({line["custom_id"] for line in results}) == len(results) == 12
+        summary = json.loads((tmp_path / "out/summary.json").read_text())
+        assert summary["budget"]["spent_tokens"] == 48
 
     def test_a_model_without_a_price_is_a_mistake(self, command, tmp_path):
         """Exit code 2 before anything is sent, with the names of the models."""

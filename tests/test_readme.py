@@ -17,6 +17,7 @@ from support.engine import play
 from support.processes import EmulatorProcess, emulator_process
 
 import orchestrator
+from orchestrator.adapters.journal import JOURNAL_NAME
 from orchestrator.adapters.request_file import RequestDefaults, RequestFile
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME, SUMMARY_NAME
 from orchestrator.apis.refusals import QUOTA_CODES
@@ -118,7 +119,8 @@ def test_every_option_is_in_the_table_of_its_command(command, heading):
 
 def test_no_option_is_spoken_of_that_does_not_exist():
     """Every option anywhere on the page is one of ours, or of the quickstart's pip."""
-    known = options_of("run") | options_of("emulator") | {"--version", "--help"}
+    commands = ("run", "emulator", "status", "story")
+    known = set().union(*map(options_of, commands), {"--version", "--help"})
     quickstart = "".join(blocks("sh")[:2])
     rest = README.replace(blocks("sh")[0], "").replace(blocks("sh")[1], "")
     spoken_of = {option for option in OPTION.findall(rest) if option.startswith("--")}
@@ -141,7 +143,7 @@ def test_every_exit_code_is_explained():
 
 def test_every_output_file_is_explained():
     """The table of files has all that an execution writes."""
-    names = {RESULTS_NAME, ERRORS_NAME, SUMMARY_NAME, LOG_NAME}
+    names = {RESULTS_NAME, ERRORS_NAME, SUMMARY_NAME, LOG_NAME, JOURNAL_NAME}
     assert {row[0].strip("`") for row in table("file")} == names
 
 
@@ -480,7 +482,7 @@ def shell(commands, cwd, base_url=None):
 
 def test_every_shell_block_is_executed_below():
     """A block that is added to the page needs a test that runs it."""
-    assert len(blocks("sh")) == 7
+    assert len(blocks("sh")) == 8
     assert len(blocks("python")) == 1
 
 
@@ -514,6 +516,11 @@ def test_a_plain_file_of_prompts(folder):
     assert "2 requests: 2 completed" in shell(block("sh", "prompts.jsonl"), folder)
     lines = (folder / "waters" / RESULTS_NAME).read_text().splitlines()
     assert {json.loads(line)["custom_id"] for line in lines} == {"line-1", "line-2"}
+
+    stands, *story = shell(block("sh", "status waters"), folder).splitlines()
+    assert json.loads(stands)["outcomes"] == {"completed": 2}
+    assert "create sent" in story[1]
+    assert story[-1].endswith("ended as completed")
 
 
 @pytest.mark.slow

@@ -136,9 +136,10 @@ class Course:
         outcome, error = OUTCOME_OF[seen.status], seen.error
         if outcome is Outcome.UNKNOWN:
             error = RunError("unknown_status", f"the server says {seen.said!r}, which is no status")
-        if run.stop is not None and run.stop.again:
+        stop = run.stop or self._endings.overdue(run, now)
+        if stop is not None and stop.again:
             if outcome is Outcome.CANCELLED:
-                yield from self._endings.gone(run, run.stop, now, seen.answer)
+                yield from self._endings.gone(run, stop, now, seen.answer)
                 return
         elif run.stop is not None and outcome is not Outcome.COMPLETED:
             outcome, error = run.stop.outcome, run.stop.error

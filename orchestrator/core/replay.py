@@ -23,7 +23,7 @@ from orchestrator.core.families import FACTS, begins_with_preparation
 from orchestrator.core.model import Request
 from orchestrator.core.roster import WANTED_IN, Roster
 from orchestrator.core.runs import Run
-from orchestrator.core.states import Change, State
+from orchestrator.core.states import State
 
 # The state in which an event finds its run. Whatever told of a run that is at work was a look at
 # it, here: a cancel, or a fetch that found it unfinished, leaves nothing else behind.
@@ -60,7 +60,6 @@ class Replay:
         self._told = told
         self.presumed: list[events.CreateFailed | events.OutputsFailed] = []
         roster.replaying = True
-        roster.budget.is_open = False
 
     def issued(self, *, batches: int, groups: int) -> None:
         """So many of each have been numbered; those numbers are on the server."""
@@ -92,7 +91,6 @@ class Replay:
     def settle(self, now: float) -> list[Deed]:
         """Settle what is in doubt, and let every run wait for what is next."""
         self._roster.replaying = False
-        self._roster.budget.is_open = True
         runs = list(self._roster.runs.values())
         return list(chain.from_iterable(self._settle(run, now) for run in runs))
 
@@ -107,12 +105,8 @@ class Replay:
         if run.state is State.CREATING:  # by a process that was killed before it heard of it
             deque(self._told(_never_answered(run), at), maxlen=0)
         self._roster.presuppose(run, State.WAITING)
+        run.direct = run.request.via_batch  # it was not worth a batch
         self._calls.create_sent(run, at)
-        if run.shard is None:
-            self._roster.budget.claim(run)
-        else:
-            for carried in run.shard.runs.values():
-                self._roster.budget.claim(carried)
         if run.shard is not None and sent.lines:
             run.shard.places = sent.lines  # also those that have ended have a place in the file
         if sent.group:
@@ -145,7 +139,7 @@ class Replay:
             deque(self._told(_never_answered(run), at), maxlen=0)
         if run.answering is not None:
             self._roster.presuppose(run, State.ANSWERED)
-            self._roster.move(run, Change.OUTPUTS_SENT, at)
+            self._calls.outputs_sent(run, at)
 
     def _happened(self, run: Run, event: events.RunEvent, at: float) -> Iterator[Deed]:
         match event:

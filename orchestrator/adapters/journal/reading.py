@@ -54,7 +54,10 @@ class JournalReader:
     @staticmethod
     def is_there(folder: Path) -> bool:
         """Whether the folder has a journal."""
-        return (folder / JOURNAL_NAME).exists()
+        try:
+            return (folder / JOURNAL_NAME).exists()
+        except OSError:  # a name that is too long, a folder that may not be looked into
+            return False
 
     def __enter__(self) -> Self:
         return self
