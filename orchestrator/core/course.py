@@ -143,6 +143,9 @@ class Course:
                 return
         elif run.stop is not None and outcome is not Outcome.COMPLETED:
             outcome, error = run.stop.outcome, run.stop.error
+        elif run.was_cancelled and outcome is Outcome.CANCELLED:
+            yield from self._endings.run_anew(run, now)
+            return
         yield from self._endings.end(
             run, outcome, now, answer=seen.answer, error=error, times=seen.times
         )

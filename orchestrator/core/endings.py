@@ -188,12 +188,21 @@ class Endings:
             return
         yield from self.end(run, stop.outcome, now, answer=answer, error=stop.error)
 
+    def run_anew(self, run: Run, now: float) -> Iterator[Deed]:
+        """A run is over that only an interrupt had cancelled; its request was wanted all along."""
+        if self.creates_stopped is not None:
+            yield from self.end(run, Outcome.STOPPED, now, error=self.creates_stopped)
+            return
+        self.start_over(run, now, "interrupted")
+        self._roster.line_up(run, now, first=True)
+
     def start_over(self, run: Run, now: float, why: str) -> None:
         """The request waits for another run."""
         self._roster.totals.retries += 1
         self._roster.move(run, Change.RUN_AGAIN, now, why)
         run.failures = run.cancels = run.missing = run.unanswered = run.looked_for = 0
         run.run_id = ""
+        run.was_cancelled = False
         run.prepared = run.answering = run.finished = run.stop = None
         self._roster.budget.release(run)
         self._roster.let_in(now)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeGuard
 
 from orchestrator.core import events
-from orchestrator.core.actions import Call, CreateRun, SubmitToolOutputs
+from orchestrator.core.actions import Call, CancelRun, CreateRun, SubmitToolOutputs
 from orchestrator.core.model import Request, Usage
 from orchestrator.core.states import State
 
@@ -45,7 +45,18 @@ class BatchOver:
     lost: tuple[int, ...] = ()
 
 
-Intent = CreateSent | OutputsSent
+@dataclass(frozen=True, slots=True)
+class CancelSent:
+    """The server is told to cancel a run.
+
+    The wish behind it ends with the process: one that finds the run cancelled later has to know
+    that it was no one else's doing.
+    """
+
+    number: int
+
+
+Intent = CreateSent | OutputsSent | CancelSent
 Entry = Intent | BatchOver | events.RunEvent | events.LineAnswered
 
 
@@ -133,5 +144,7 @@ def intent_of(call: Call) -> Intent | None:
             return CreateSent(number, group, tuple(line.number for line in lines))
         case SubmitToolOutputs(number=number):
             return OutputsSent(number)
+        case CancelRun(number=number):
+            return CancelSent(number)
         case _:
             return None

@@ -1,15 +1,23 @@
-"""Calls that were out when a process was killed: taken for lost once, however often that happens."""
+"""What a process left in doubt: a call without an answer, a run that it had cancelled."""
 
 import pytest
 
-from orchestrator.core.entries import CreateSent, OutputsSent
-from orchestrator.core.events import CreateFailed, OutputsFailed, RunCreated, ToolFinished
-from orchestrator.core.model import Family, ToolOutput
+from orchestrator.core.actions import CheckRuns, CreateRun
+from orchestrator.core.entries import CancelSent, CreateSent, OutputsSent
+from orchestrator.core.events import (
+    CancelAccepted,
+    CreateFailed,
+    OutputsFailed,
+    RunCreated,
+    RunSeen,
+    ToolFinished,
+)
+from orchestrator.core.model import Family, Outcome, Status, ToolOutput
 from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
 from orchestrator.core.states import State
 
-from .play import asks, request
+from .play import asks, ended, ending, pending, request
 
 KILLED_AT = 5.0
 
@@ -71,3 +79,56 @@ def test_tool_outputs_in_doubt_are_presumed_lost_once(family):
     assert more == []
     assert scheduler.roster.runs[1].lost == 1
     assert scheduler.state_of(1) is State.ANSWERED
+
+
+CANCELLED = ended(Status.CANCELLED)
+ENDINGS = {
+    "at once": [(2.1, CancelAccepted(1, CANCELLED))],
+    "after a while": [(2.1, CancelAccepted(1, pending())), (3.0, RunSeen(1, CANCELLED))],
+}
+
+
+@pytest.mark.parametrize("family", [Family.RESPONSES, Family.ASSISTANTS, Family.AGENT_SESSIONS])
+@pytest.mark.parametrize("how", ENDINGS)
+def test_what_an_interrupt_cancelled_is_sent_again(family, how):
+    """Its request was wanted all along; only the process that ended wanted it no more."""
+    entries = [(0.0, CreateSent(1)), (1.0, RunCreated(1, pending())), (2.0, CancelSent(1))]
+
+    scheduler, _ = restarted([*entries, *ENDINGS[how]], KILLED_AT, family)
+
+    assert scheduler.state_of(1) is State.WAITING
+    assert isinstance(scheduler.next_call("m", KILLED_AT), CreateRun)
+
+
+@pytest.mark.parametrize("status", [Status.CANCELLED, Status.COMPLETED])
+def test_a_cancel_in_doubt(status):
+    """Whether it arrived shows when the run is looked at: it is sent again, or has completed."""
+    entries = [(0.0, CreateSent(1)), (1.0, RunCreated(1, pending())), (2.0, CancelSent(1))]
+    scheduler, _ = restarted(entries, KILLED_AT, Family.RESPONSES)
+    assert isinstance(scheduler.next_call("m", KILLED_AT), CheckRuns)
+
+    deeds = scheduler.handle(RunSeen(1, ended(status)), KILLED_AT)
+
+    if status is Status.COMPLETED:
+        assert ending(deeds).outcome is Outcome.COMPLETED
+    else:
+        assert deeds == []
+        assert isinstance(scheduler.next_call("m", KILLED_AT), CreateRun)
+
+
+def test_what_somebody_else_cancelled_stays_cancelled():
+    """Without a cancel of ours it is the server's last word, also of the run that came after."""
+    entries = [
+        (0.0, CreateSent(1)),
+        (1.0, RunCreated(1, pending())),
+        (2.0, CancelSent(1)),
+        (2.1, CancelAccepted(1, CANCELLED)),
+        (6.0, CreateSent(1)),
+        (7.0, RunCreated(1, pending("run_2"))),
+    ]
+    scheduler, _ = restarted(entries, 8.0, Family.RESPONSES)
+    assert isinstance(scheduler.next_call("m", 8.0), CheckRuns)
+
+    deeds = scheduler.handle(RunSeen(1, ended(Status.CANCELLED, run_id="run_2")), 8.0)
+
+    assert ending(deeds).outcome is Outcome.CANCELLED
