@@ -116,7 +116,7 @@ def test_cancel(tmp_path, emulator, requests):
     assert goes_on == []
 
     with started(tmp_path, emulator, *WORDS) as process:
-        out, err = process.communicate(timeout=120)
+        _out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     asked = sorted(request["custom_id"] for request in requests)
     lines = lines_of(tmp_path / "out/results.jsonl")
@@ -169,9 +169,10 @@ def test_failures_are_sent_again_to_a_server_that_was_mended(tmp_path):
     """The same port, other rules: only what failed is sent again, and the cost counts both."""
     requests = list(requests_of(40))
     write_requests(tmp_path, requests)
-    broken = "[[rules]]\nmatch = 'O-[0-9]?[05]\\D'\nhttp_status = 400\n" + write_rules(
-        tmp_path
-    ).read_text()
+    broken = (
+        "[[rules]]\nmatch = 'O-[0-9]?[05]\\D'\nhttp_status = 400\n"
+        + write_rules(tmp_path).read_text()
+    )
     (tmp_path / "broken.toml").write_text(broken)
     with emulator_process(
         "--rules", str(tmp_path / "broken.toml"), "--durations", "0.1"

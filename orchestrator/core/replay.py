@@ -83,13 +83,14 @@ class Replay:
         run = self._roster.runs.get(entry.number)
         if run is None:
             return []
-        if isinstance(entry, OutputsSent):
-            self._outputs_sent(run, at)
-            return []
-        if isinstance(entry, CancelSent):
-            run.was_cancelled = True
-            return []
-        return self._kept_in_flight(self._happened(run, entry, at))
+        match entry:
+            case OutputsSent():
+                self._outputs_sent(run, at)
+            case CancelSent():
+                run.was_cancelled = True
+            case _:
+                return self._kept_in_flight(self._happened(run, entry, at))
+        return []
 
     def settle(self, now: float) -> list[Deed]:
         """Settle what is in doubt, and let every run wait for what is next."""

@@ -64,25 +64,26 @@ def write_rules(folder, rules=RULES):
     return path
 
 
-def start(folder, emulator, *words, out="out"):
-    """The command in a process; the same words every time."""
-    command = [sys.executable, "-m", "orchestrator", "run", "requests.jsonl", "--out", out]
-    command += ["--tools", "tools.py", "--base-url", emulator.base_url, *map(str, words)]
-    environment = {**os.environ, "OPENAI_API_KEY": "sk-of-a-test"}
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def run_words(emulator, *words, out="out"):
+    """The command; the same words every time."""
+    command = [sys.executable, "-m", "orchestrator", "run", "requests.jsonl", "--out", str(out)]
+    return [
+        *command, "--tools", "tools.py", "--base-url", emulator.base_url, *map(str, words)
+    ]  # fmt: skip
 
 
 @contextmanager
-def started(folder, emulator, *words, out="out"):
-    """The same, and it is over afterwards."""
-    process = start(folder, emulator, *words, out=out)
+def started(folder, emulator, *words, out="out", **more):
+    """It runs in a process, which is over afterwards."""
+    process = subprocess.Popen(
+        run_words(emulator, *words, out=out),
+        cwd=folder,
+        env={**os.environ, "OPENAI_API_KEY": "sk-of-a-test"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **more,
+    )
     try:
         yield process
     finally:
