@@ -49,4 +49,5 @@ def small_disk(folder, size_bytes):
         yield SmallDisk(place)
     finally:
         # Lazily: what a failed test left at work may still have files open there.
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        words = ["umount", "--lazy", str(place)]
+        subprocess.run(words, check=True)
