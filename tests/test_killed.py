@@ -11,7 +11,7 @@ from dataclasses import asdict
 from random import Random
 
 import pytest
-from support.both_books import compare
+from support.both_books import compare, compare_batches
 from support.executions import (
     handler_calls,
     requests_of,
@@ -21,6 +21,7 @@ from support.executions import (
 )
 from support.killer import Killer
 from support.processes import emulator_process
+from test_mixed_families import on_chat
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time]
 
@@ -75,6 +76,31 @@ def test_some_kills(tmp_path):
     killer, _ = kill_and_compare(tmp_path / "killed", number=600, kills=20, seed=SEED)
     assert killer.killed > 10
     assert 0 < killer.before_work < killer.killed
+
+
+@pytest.mark.parametrize("number", [2_000 if KILLS else 400])
+def test_kills_of_batches(tmp_path, number):
+    """By batch no line is sent twice, whether its upload, its create or its results were cut."""
+    requests = list(requests_of(number, [on_chat]))
+    write_requests(tmp_path, requests)
+    words = ("--rules", write_rules(tmp_path), "--batch-seconds", 3)
+    with emulator_process(*map(str, words)) as emulator:
+        killer = Killer(
+            tmp_path,
+            emulator,
+            Random(SEED),  # noqa: S311 - it keeps no secret
+            KILLS or 12,
+            words=("--via", "batch"),
+        )
+        code, _, err = killer.run()
+        asked = [request["custom_id"] for request in requests]
+        wrong = compare_batches(asked, tmp_path / "out", emulator)
+
+    assert code == 0, err
+    assert killer.wrong == []
+    assert wrong == []
+    assert summary_of(tmp_path / "out")["creates_lost"] == 0
+    assert killer.killed > 5
 
 
 @pytest.mark.skipif(not KILLS, reason="KILLS=200 asks for it")

@@ -100,6 +100,7 @@ def test_only_what_failed_is_sent_again(run, sent, write, tmp_path):
     assert summary["tokens"]["output"] > before["tokens"]["output"]
 
 
+@pytest.mark.slow
 def test_what_failed_is_sent_again_without_saying_where(run, sent, write, tmp_path):
     """The last execution of this source is meant, also where it is finished."""
     write(a="hello", b="fails once now")
@@ -109,6 +110,7 @@ def test_what_failed_is_sent_again_without_saying_where(run, sent, write, tmp_pa
     assert len(list((tmp_path / "executions").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_there_is_nothing_to_send_again(run, write):
     """Without an execution before it there is nothing that failed."""
     write(a="hello")
@@ -117,6 +119,7 @@ def test_there_is_nothing_to_send_again(run, write):
     assert "Nothing was sent" in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "code"), [("hello", 0), ("always fails", 1)])
 def test_a_finished_execution_has_nothing_left(run, sent, write, text, code):
     """With its folder given, it says so and exits by its outcomes; nothing is sent again."""
@@ -129,6 +132,7 @@ def test_a_finished_execution_has_nothing_left(run, sent, write, text, code):
     assert sent() == []
 
 
+@pytest.mark.slow
 def test_without_a_folder_a_finished_one_starts_anew(run, sent, write, tmp_path):
     """The command of every night: a new folder, and everything is sent."""
     write(a="hello")
@@ -137,6 +141,7 @@ def test_without_a_folder_a_finished_one_starts_anew(run, sent, write, tmp_path)
     assert len(list((tmp_path / "executions").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_fresh_is_never_over_the_old_one(run, sent, write, tmp_path):
     """It gets a folder beside it, and the old one stays as it was."""
     write(a="hello")
@@ -180,6 +185,7 @@ def test_lines_may_move_and_be_added(run, sent, write, tmp_path):
     assert ids_in(tmp_path / "out/results.jsonl") == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 def test_lines_that_are_done_may_go(run, sent, write, tmp_path):
     """Their results stay, and they still count."""
     write(a="hello", b="good bye")
@@ -202,6 +208,7 @@ def test_another_server_is_refused(run, sent, write):
     assert "--fresh" in ended.err
 
 
+@pytest.mark.slow
 def test_another_way_is_refused(run, sent, write):
     """What was to go by batch goes by batch."""
     write(a="hello")
@@ -213,6 +220,7 @@ def test_another_way_is_refused(run, sent, write):
     assert sent() == []
 
 
+@pytest.mark.slow
 def test_another_source_is_refused(run, sent, write, tmp_path):
     """Its folder is not given to requests of another file."""
     write(a="hello")

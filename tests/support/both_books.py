@@ -210,6 +210,35 @@ def rows_of(folder, statement):
         return journal.execute(statement).fetchall()
 
 
+def compare_batches(asked, folder, emulator):
+    """What is wrong with an execution by batch, in words; every line was to be sent once a turn."""
+    wrong = []
+    lines = lines_of(folder / "results.jsonl")
+    by_name = Counter(line["custom_id"] for line in lines)
+    if by_name != Counter(asked):
+        wrong.append(f"{len(lines)} lines for {len(asked)} requests")
+    known = {
+        json.loads(data)["run_id"]
+        for (data,) in rows_of(
+            folder, "SELECT data FROM events WHERE number < 0 AND kind = 'run_created'"
+        )
+    }
+    created = {one["run_id"] for one in emulator.creates() if one["kind"] == "batch"}
+    if lost := created - known:
+        wrong.append(f"batches that we never knew of: {lost}")
+    turns = Counter()
+    for batch in emulator.get("/v1/batches?limit=100")["data"]:
+        content = emulator.text(f"/v1/files/{batch['input_file_id']}/content")
+        for line in map(json.loads, content.splitlines()):
+            asks = sum(message["role"] == "tool" for message in line["body"]["messages"])
+            turns[line["custom_id"], asks] += 1
+    if twice := [turn for turn, count in turns.items() if count > 1]:
+        wrong.append(f"sent in two batches: {twice[:3]}")
+    if len(turns) != 2 * len(asked):
+        wrong.append(f"{len(turns)} turns for {len(asked)} requests")
+    return wrong
+
+
 def lines_of(path):
     """The JSON lines of a file; every one of them is whole."""
     content = path.read_bytes() if path.exists() else b""

@@ -89,7 +89,8 @@ class Killer:
         for name, ids in before.known.items():
             if not ids <= self.journaled.known[name]:
                 self.wrong.append(f"{name}: {ids - self.journaled.known[name]} was forgotten")
-        for name, count in Counter(one["key"] for one in self._creates).items():
+        created = Counter(one["key"] for one in self._creates if one["kind"] != "batch")
+        for name, count in created.items():
             if count > self.journaled.paying[name]:
                 self.wrong.append(f"{name}: created {count} times without an intent for it")
         # A handler that had returned, and was known to have, is not called again.
