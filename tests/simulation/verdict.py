@@ -90,6 +90,8 @@ class Verdict:
 
     def _wrong_with_answer(self, order, line):
         url = next(r["url"] for r in self._scenario.requests if r["custom_id"] == order)
+        if line["response"] is None:
+            return "it has no answer"
         said = json.dumps(line["response"]["body"])
         if url == "/v1/embeddings":
             return None if '"embedding"' in said else "no embedding"

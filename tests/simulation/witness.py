@@ -199,7 +199,7 @@ class Witness:
 
     def _after(self, sight, call, reply):
         new_id = self.eyes.remember(sight, call, reply)
-        if not new_id or reply.drop:
+        if not new_id or self.emulator.books._records[-1].fault:
             self.troubles.update(sight.orders)
         if not new_id:
             return
