@@ -5,7 +5,7 @@
 Requests are told at a steady rate, as a driver tells them: admitted, a create that goes out once
 this is on disk, a run, an end whose line is "written" once that is on disk. `loop_us` is what a
 request costs the thread of the event loop, `all_us` what it costs the whole process, both in CPU
-time and without what the pacing alone costs; `late_ms` is how long `after` took at the worst of 100.
+time and without what the pacing alone costs; `late_ms` is how long `after` took for 1 in 100.
 Then a journal of so many finished requests and a few thousand unfinished ones is made and read as a
 resume does. The result is one JSON object on standard output.
 """
@@ -47,6 +47,8 @@ UNFINISHED = 5_000
 
 @dataclass(frozen=True)
 class NoBody:
+    """A body that nobody asks for."""
+
     def read(self) -> bytes:
         return b"{}"
 
@@ -145,7 +147,7 @@ async def cost(folder: Path | None, rate: int, seconds: float) -> dict[str, floa
         if journal is not None:
             group.start_soon(journal.run)
         await pace(teller.tell, rate, seconds)
-        while journal is not None and teller.done < teller.told:
+        while journal is not None and teller.done < teller.told:  # noqa: ASYNC110 - coarse is enough
             await anyio.sleep(TICK_SECONDS)
         group.cancel_scope.cancel()
     found = {

@@ -80,6 +80,8 @@ class Caller:
         match call:
             case CreateRun():
                 answer = await self._apis[call.request.family].create(call)
+                if isinstance(answer, Prepared) or answer.found:
+                    self._limiter.spent(sent.lane, sent.tokens, 0, sent.at)  # only creates cost
                 if isinstance(answer, Prepared):
                     return [events.RunPrepared(call.number, answer.continuation)]
                 self._correct(sent, answer)

@@ -158,6 +158,10 @@ class Driver:
         for number, request in past.in_flight:
             replay.admit(number, request, now)
         deeds = [deed for at, entry in past.entries(now) for deed in replay.take(entry, at)]
+        for spent in past.spent:
+            self.scheduler.budget.note_spent(
+                spent.model, spent.usage, spent.batch_usage, spent.lost_usage
+            )
         self.scheduler.totals.count_on(past.counts)
         self.scheduler.totals.batches_by_end.update(past.batches_by_end)
         deeds += replay.settle(now)
@@ -196,10 +200,13 @@ class Driver:
             self._journal.keep(event, now)
         for deed in deeds:
             self._do(deed)
+        self._notice_stop()
+        self._wake.set()
+
+    def _notice_stop(self) -> None:
         if not self._stopped and self.scheduler.creates_stopped is not None:
             self._stopped = True
             self._on_stopped()
-        self._wake.set()
 
     # The loop.
 
@@ -209,6 +216,7 @@ class Driver:
         if due_at is not None and due_at <= now:
             for deed in self.scheduler.handle(events.TimePassed(), now):
                 self._do(deed)
+            self._notice_stop()
 
     def _send_calls(self, calls: MemoryObjectSendStream[Sent]) -> float | None:
         """Hand out calls while there are permits and free connections.

@@ -74,6 +74,11 @@ class RequestUnusable(UserMistake):
     """This request can't be used{custom_id}: {problem}. {cure} It was not sent."""
 
 
+class ModelUnpriced(UserMistake):
+    """There is a limit of the cost, and no price is known for {models}. Leave the limit out, limit
+    the tokens instead (--max-tokens), or name models that have a price. Nothing was sent."""
+
+
 class InputChanged(OrchestratorError):
     """{path}, line {line}: the file was changed while it was being read. Don't write to a request
     file during an execution; start again with the new file."""
@@ -173,6 +178,9 @@ CURE = "Mend that, then run what is left."
 CURES = {
     "invalid_api_key": "Look at OPENAI_API_KEY and the base url, then run what is left.",
     "authentication": "Look at OPENAI_API_KEY and the base url, then run what is left.",
+    "budget_spent": "Look at the budget in the summary, then run what is left with a higher limit.",
+    "same_failure": "Mend the requests, or say --same-failures 0, then run what is left.",
+    "execution_deadline": "Run what is left.",
     "insufficient_quota": "Look at the account's plan and billing, then run what is left.",
 }
 

@@ -1,10 +1,10 @@
 """The class that a program embeds: it wires everything and owns the only task group."""
 
-import random
 import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,20 +12,18 @@ import anyio
 from openai import AsyncOpenAI
 from structlog.typing import FilteringBoundLogger
 
-from orchestrator.adapters.clock import LoopClock
-from orchestrator.adapters.limiter.limiter import Limiter
 from orchestrator.adapters.log import quiet_log
 from orchestrator.adapters.no_journal import NoJournal
+from orchestrator.adapters.prices import require_price
 from orchestrator.adapters.request_file import RequestDefaults, request_from
 from orchestrator.adapters.tools import Tool, Toolbox
 from orchestrator.apis.client import make_client
-from orchestrator.apis.every import every_family, line_bytes
-from orchestrator.apis.transport import CallRecord, Transport
+from orchestrator.apis.transport import CallRecord
+from orchestrator.core.budget import Budget
 from orchestrator.core.entries import Past
 from orchestrator.core.model import Outcome, Request, Result, RunError
 from orchestrator.core.rules import Rules
-from orchestrator.core.scheduler import Scheduler
-from orchestrator.core.settings import CHECKS_LANE, Settings
+from orchestrator.core.settings import Settings
 from orchestrator.core.totals import Totals
 from orchestrator.driver import Driver
 from orchestrator.errors import (
@@ -37,6 +35,7 @@ from orchestrator.errors import (
 )
 from orchestrator.feed import Desk, Feed, Waiter
 from orchestrator.ports import CallKind, Journal
+from orchestrator.wiring import wire
 
 # After the block is left, remote runs that are to be cancelled get this long.
 CANCEL_SECONDS_MAX = 40.0
@@ -73,6 +72,13 @@ class Orchestrator:
         deadline_seconds: From the first call for a request to its end, retries and tools included;
             then its run is cancelled on the server and its outcome is `timed_out`. An hour unless
             given; for what goes by batch 72 hours, from the first batch.
+        run_deadline_seconds: For one run or turn, from its call to its end, tools not counted; then
+            it is cancelled, and the request gets another while its deadline and attempts allow.
+        execution_deadline_seconds: From entering the block; then everything is cancelled.
+        max_cost_usd: Nothing is created that might cost more than this in all.
+        max_tokens: Likewise, in tokens of all models together.
+        same_failures_max: Requests in a row refused for one reason before all stops; 0: go on.
+        lost_creates: "retry" sends again what may be paid and got no answer, "give-up" does not.
         via: "batch" sends what the Batch API takes there: at half the price, within a day. All
             else goes as usual.
         enqueued_tokens: Prompt tokens that all batches of a model may hold at a time. None: what
@@ -113,6 +119,12 @@ class Orchestrator:
         turns_max: int = Rules.turns_max,
         attempts_max: int = Rules.attempts_max,
         deadline_seconds: float | None = None,
+        run_deadline_seconds: float | None = None,
+        execution_deadline_seconds: float | None = None,
+        max_cost_usd: float | None = None,
+        max_tokens: int | None = None,
+        same_failures_max: int = Settings.same_failures_max,
+        lost_creates: str = Settings.lost_creates,
         via: str | None = None,
         enqueued_tokens: int | None = None,
         batch_lines: int = Settings.batch_lines,
@@ -129,25 +141,8 @@ class Orchestrator:
         journal: Journal | None = None,
         past: Past | None = None,
     ) -> None:
-        self.settings = Settings(
-            rpm=rpm,
-            tpm=tpm,
-            checks_rpm=checks_rpm,
-            connections=connections,
-            max_in_flight=max_in_flight,
-            tools_at_once=tools_at_once,
-            tool_timeout_seconds=tool_timeout_seconds,
-            turns_max=turns_max,
-            attempts_max=attempts_max,
-            deadline_seconds=deadline_seconds,
-            via=via,
-            enqueued_tokens=enqueued_tokens,
-            batch_lines=batch_lines,
-            direct_below=direct_below,
-            delete_files=delete_files,
-            cancel_on_exit=cancel_on_exit,
-            seed=seed,
-        )
+        given = locals()  # each setting is an argument of the same name
+        self.settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
         self._driver: Driver | None = None
         self._given_client = client
         self._tools = Toolbox(tools, tool_timeout_seconds=tool_timeout_seconds)
@@ -211,37 +206,20 @@ class Orchestrator:
                 self._desk.fail_all(OrchestratorClosed())
 
     def _wire(self, client: AsyncOpenAI) -> Driver:
-        settings, clock = self.settings, LoopClock()
-        checks_lane = None if settings.checks_rpm is None else CHECKS_LANE
-        self._limiter = Limiter(
-            clock,
-            settings.rpm,
-            settings.tpm,
-            checks_lane=checks_lane,
-            checks_rpm=settings.checks_rpm,
-        )
-        # What earlier processes called by these names must not be called so again.
-        calls_name = self._name if self._past is None else f"{self._name}-{secrets.token_hex(2)}"
-        self._transport = Transport(
-            client, clock, name=calls_name, on_limits=self._limiter.told, on_call=self._tell_of_call
-        )
-        schemas = self._tools.schemas
-        chance = random.Random(settings.seed).random  # noqa: S311 - it only spreads the checks
-        return Driver(
-            scheduler=Scheduler(settings.rules(line_bytes=line_bytes(schemas)), chance),
-            apis=every_family(
-                self._transport, schemas, self._name, delete_files=settings.delete_files
-            ),
-            limiter=self._limiter,
+        wired = wire(
+            client,
+            self.settings,
             tools=self._tools,
             results=self._desk,
             journal=self._journal,
-            clock=clock,
             log=self._log,
-            connections=settings.connections,
-            tools_at_once=settings.tools_at_once,
+            name=self._name,
+            past=self._past,
+            on_call=self._tell_of_call,
             on_stopped=self._desk.stop_reading,
         )
+        self._limiter, self._transport = wired.limiter, wired.transport
+        return wired.driver
 
     async def _drive(self, driver: Driver) -> None:
         """Keep the engine going; when it breaks, everybody who waits is told why."""
@@ -376,6 +354,11 @@ class Orchestrator:
         return self._wired().tasks_max
 
     @property
+    def budget(self) -> Budget:
+        """What may be spent, and what was; nothing is counted there without a limit."""
+        return self._wired().scheduler.budget
+
+    @property
     def stopped(self) -> RunError | None:
         """Why nothing new is created any more, or None."""
         return self._wired().scheduler.creates_stopped
@@ -399,7 +382,10 @@ class Orchestrator:
         return self._driver
 
     def _as_request(self, given: Given, number: int) -> Request:
-        return given if isinstance(given, Request) else request_from(given, self._defaults, number)
+        request = request_from(given, self._defaults, number)
+        if self.settings.max_cost_usd is not None:
+            require_price(request)
+        return request
 
     def _raise_if_stopped(self) -> None:
         error = self.stopped

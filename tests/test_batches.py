@@ -87,7 +87,7 @@ async def test_each_url_and_model_has_a_batch_of_its_own():
 
     assert set(played.outcomes.values()) == {Outcome.COMPLETED}
     assert played.served("POST /v1/batches") == 5 * 2
-    assert played.served("POST /v1/threads/runs") == 6
+    assert played.served("POST /v1/threads/{thread_id}/runs") == 6
     for url in ("/v1/responses", "/v1/embeddings", "/v1/chat/completions"):
         assert played.served(f"POST {url}") == 0
 

@@ -12,12 +12,12 @@ from support.command import (
     Ended,
     assert_told_in_two_lines,
     command_in,
-    emulator_with_rules,
     json_lines,
     write_job,
 )
 
-from orchestrator import execution
+from orchestrator.execution import folder as folders
+from orchestrator.execution.running import Execution
 from orchestrator.version import __version__
 
 pytestmark = pytest.mark.real_time
@@ -28,10 +28,9 @@ def command(monkeypatch, capsys, tmp_path):
     return command_in(tmp_path, monkeypatch, capsys)
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory):
-    with emulator_with_rules(tmp_path_factory.mktemp("emulator")) as running:
-        yield running
+@pytest.fixture
+def emulator(emulator_with_rules):
+    return emulator_with_rules
 
 
 SUMMARY_FIELDS = {
@@ -39,7 +38,7 @@ SUMMARY_FIELDS = {
     *("calls", "checks_per_run", "detection_delay_seconds", "http_429", "retries", "creates_lost"),
     *("turns", "tool_calls", "tokens", "cost_usd", "cost_note", "in_flight_max", "tasks_max"),
     *("failures", "stopped"),
-    *("tool_failures", "batches"),
+    *("tool_failures", "batches", "budget"),
 }
 
 ROUTES = {"POST /v1/responses": "create", "GET /v1/responses/{id}": "check"}
@@ -116,6 +115,7 @@ def test_what_comes_out_is_whole_and_agrees_with_the_books(command, emulator, tm
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()}
     names = ("results.jsonl", "errors.jsonl", "summary.json", "log.jsonl")
+    names += ("journal.sqlite", "journal.lock")
     assert modes == dict.fromkeys(names, 0o600)
 
     summary = json.loads((out / "summary.json").read_text())
@@ -185,7 +185,7 @@ def test_a_base_url_may_end_in_a_slash(command, emulator, monkeypatch, tmp_path)
 def test_the_output_folder_is_named_after_the_job(command, monkeypatch, tmp_path, folder, name):
     """Any folder's name gives a safe one below executions/, whatever job.toml calls the job."""
     write_job(tmp_path / folder, ["x"], f'name = "../../elsewhere"\n{AT_ONCE}')
-    monkeypatch.setattr(execution, "unix_now", lambda: 0.0)
+    monkeypatch.setattr(folders, "unix_now", lambda: 0.0)
     ended = command("run", tmp_path / folder, "--emulator")
     assert ended.code == 0
     (made,) = (tmp_path / "executions").iterdir()
@@ -198,7 +198,7 @@ def test_executions_in_the_same_second_do_not_meet(command, monkeypatch, tmp_pat
     """Each gets a folder of its own, numbered."""
     requests = tmp_path / "requests.jsonl"
     requests.write_bytes(GOOD)
-    monkeypatch.setattr(execution, "unix_now", lambda: 0.0)
+    monkeypatch.setattr(folders, "unix_now", lambda: 0.0)
     for _ in range(3):
         assert command("run", requests, "--emulator", "-q").code == 0
     made = sorted(path.name for path in (tmp_path / "executions").iterdir())
@@ -232,10 +232,10 @@ def test_a_bug_is_told_in_a_line(command, monkeypatch, tmp_path):
     write_job(tmp_path / "job", ["x"])
     broken = ExceptionGroup("outer", [ExceptionGroup("inner", [ZeroDivisionError("by zero")])])
 
-    def breaking(*_):
+    def breaking(*_, **__):
         raise broken
 
-    monkeypatch.setattr(execution.Execution, "run", breaking)
+    monkeypatch.setattr(Execution, "run", breaking)
     ended = command("run", "job", "--emulator")
     assert ended.code == 3
     assert_told_in_two_lines(ended)

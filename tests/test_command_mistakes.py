@@ -5,7 +5,6 @@ from support.command import (
     GOOD,
     assert_told_in_two_lines,
     command_in,
-    emulator_with_rules,
     json_lines,
     write_job,
 )
@@ -18,10 +17,9 @@ def command(monkeypatch, capsys, tmp_path):
     return command_in(tmp_path, monkeypatch, capsys)
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory):
-    with emulator_with_rules(tmp_path_factory.mktemp("emulator")) as running:
-        yield running
+@pytest.fixture
+def emulator(emulator_with_rules):
+    return emulator_with_rules
 
 
 @pytest.mark.parametrize("key", [None, "", "  \n"], ids=["none", "empty", "blank"])

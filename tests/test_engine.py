@@ -52,20 +52,21 @@ def check_right(played, number, deadline_seconds):
     assert sum(creates.values()) >= number - played.orchestrator.totals.outcomes[Outcome.FAILED]
 
 
+@pytest.mark.parametrize("number", [80, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_each_fault_alone(fault):
+async def test_each_fault_alone(fault, number):
     """One call in ten meets this fault; every request ends with exactly one right outcome."""
     emulator = Settings(seed=7, faults={fault: 0.1})
 
-    played = await play(mixed(160), emulator, deadline_seconds=300)
+    played = await play(mixed(number), emulator, deadline_seconds=300)
 
-    check_right(played, 160, 300)
+    check_right(played, number, 300)
     hung = played.orchestrator.totals.outcomes[Outcome.TIMED_OUT]
     assert (hung > 0) == (fault == "hang")
-    assert played.orchestrator.totals.outcomes[Outcome.COMPLETED] == 160 - hung
+    assert played.orchestrator.totals.outcomes[Outcome.COMPLETED] == number - hung
 
 
-@pytest.mark.parametrize("number", [250, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [100, pytest.param(2_000, marks=pytest.mark.slow)])
 async def test_all_faults_together(number):
     """Seven faults at 10 % each, all at once: one right outcome for every request."""
     emulator = Settings(seed=11, faults=dict.fromkeys(FAULTS, 0.1))
@@ -82,7 +83,8 @@ async def test_all_faults_together(number):
     assert sum(result.lost for result in played.results.values()) == totals.creates_lost
 
 
-async def test_faults_with_tools():
+@pytest.mark.parametrize("number", [100, pytest.param(400, marks=pytest.mark.slow)])
+async def test_faults_with_tools(number):
     """Tool turns survive faults: each request's tool is called, and the result quotes it."""
     seen = []
 
@@ -94,7 +96,7 @@ async def test_faults_with_tools():
 
     rule = Rule(match=r"(O-\d+)", tool_calls=[ToolRequest("lookup", {"order_id": "{1}"})])
     faults = {"error_500": 0.1, "drop_before": 0.1, "drop_after": 0.1, "slow": 0.1}
-    requests = [{"custom_id": f"O-{n}", "prompt": f"where is O-{n}"} for n in range(400)]
+    requests = [{"custom_id": f"O-{n}", "prompt": f"where is O-{n}"} for n in range(number)]
 
     played = await play(
         requests, Settings(seed=3, rules=[rule], faults=faults), tools=[lookup], tools_at_once=8
@@ -148,9 +150,10 @@ async def test_the_strict_limit_is_never_met_and_hardly_a_permit_lost(rpm):
         assert used >= 0.99 * rpm
 
 
-async def test_the_strict_token_limit_is_never_met():
+@pytest.mark.parametrize("number", [150, pytest.param(400, marks=pytest.mark.slow)])
+async def test_the_strict_token_limit_is_never_met(number):
     """Tokens are reserved as the server reserves them: no 429 for tokens either."""
-    requests = list(prompts(400, max_output_tokens=200))
+    requests = list(prompts(number, max_output_tokens=200))
 
     played = await play(requests, Settings(tpm=20_000), tpm=20_000)
 
@@ -158,38 +161,42 @@ async def test_the_strict_token_limit_is_never_met():
     assert not any(record.status == "429" for record in played.calls)
 
 
-async def test_the_limit_is_learned_from_the_headers():
+@pytest.mark.parametrize("number", [250, pytest.param(600, marks=pytest.mark.slow)])
+async def test_the_limit_is_learned_from_the_headers(number):
     """Without --rpm the first answers tell the limit; a few 429 at the start at the most."""
-    played = await play(prompts(600), Settings(rpm=600))
+    played = await play(prompts(number), Settings(rpm=600))
 
     assert set(played.outcomes.values()) == {Outcome.COMPLETED}
     assert sum(record.status == "429" for record in played.calls) <= 10
     assert played.orchestrator.rpm_of("gpt-5-mini") == 600
 
 
-async def test_no_run_is_checked_before_it_is_due():
+@pytest.mark.parametrize("number", [80, pytest.param(400, marks=pytest.mark.slow)])
+async def test_no_run_is_checked_before_it_is_due(number):
     """By the emulator's books, each check comes after its gap."""
     emulator = Emulator(Settings(queue_seconds=Fixed(0.0), run_seconds=Lognormal(8.0, 0.8)))
 
-    await play(prompts(300), emulator, latency_seconds=0.0)
+    await play(prompts(number), emulator, latency_seconds=0.0)
 
     seen = {}
     for record in emulator.books.calls(0, 10**9):
         seen.setdefault(record.run_id, []).append(record.at_seconds)
+    assert len(seen) >= number
     for times in seen.values():
         for looks, (before, after) in enumerate(pairwise(times)):
             planned = min(0.5 * 1.5**looks, 5.0)
             assert after - before >= 0.9 * planned - 1e-4
 
 
-async def test_the_next_request_is_read_only_when_there_is_room():
+@pytest.mark.parametrize("number", [150, pytest.param(400, marks=pytest.mark.slow)])
+async def test_the_next_request_is_read_only_when_there_is_room(number):
     """A source of a million lines is read as runs end, never ahead of them."""
     ahead = 0
     ended = 0
 
     def source():
         nonlocal ahead
-        for n in range(400):
+        for n in range(number):
             ahead = max(ahead, n + 1 - ended)
             yield {"custom_id": f"r{n}", "prompt": f"say {n}"}
 
@@ -202,13 +209,14 @@ async def test_the_next_request_is_read_only_when_there_is_room():
 
     played = await play(source(), CountingEmulator(Settings()), max_in_flight=20)
 
-    assert len(played.results) == 400
+    assert len(played.results) == number
     # Two for the one that was read and waits for room, and the results on their way back.
     assert ahead <= 20 + 32 + 2
 
 
-async def test_many_slow_tools_are_bounded():
-    """A thousand tool calls, eight handlers at once."""
+@pytest.mark.parametrize("number", [50, pytest.param(500, marks=pytest.mark.slow)])
+async def test_many_slow_tools_are_bounded(number):
+    """A hundred tool calls, or a thousand: eight handlers at once."""
     running = running_max = 0
 
     async def lookup(order_id: str) -> str:
@@ -222,7 +230,7 @@ async def test_many_slow_tools_are_bounded():
 
     rule = Rule(match=r"(\d+)", tool_calls=[ToolRequest("lookup", {"order_id": "{1}"})] * 2)
 
-    played = await play(prompts(300), Settings(rules=[rule]), tools=[lookup], tools_at_once=8)
+    played = await play(prompts(number), Settings(rules=[rule]), tools=[lookup], tools_at_once=8)
 
     assert set(played.outcomes.values()) == {Outcome.COMPLETED}
     assert running_max == 8

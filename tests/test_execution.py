@@ -19,7 +19,7 @@ from support.processes import emulator_process
 
 from orchestrator.apis.transport import CallRecord
 from orchestrator.core.failures import Cause
-from orchestrator.execution import CALLS_UNANSWERED_MAX, CallWatch
+from orchestrator.execution.call_watch import CALLS_UNANSWERED_MAX, CallWatch
 from orchestrator.ports import CallKind
 
 MODEL = '[defaults]\nmodel = "gpt-5-nano"\n'

@@ -42,7 +42,9 @@ def virtually(coroutine):
         return runner.run(coroutine)
 
 
-@pytest.mark.parametrize("rpm", [60, 600, 3_500, 6_000, 30_000])
+@pytest.mark.parametrize(
+    "rpm", [60, 600, 3_500, 6_000, pytest.param(30_000, marks=pytest.mark.slow)]
+)
 async def test_no_window_is_over_the_limit_and_permits_are_used(rpm):
     """With a backlog, every minute holds at most rpm calls, and at 600 and more 99 % of them."""
     times = await send(Limiter(LoopClock(), rpm=rpm), calls=4 * rpm, until=200)

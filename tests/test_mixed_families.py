@@ -81,7 +81,7 @@ def is_right(result):
 BY_BATCH = {Family.DIRECT, Family.ASSISTANTS, Family.AGENT_SESSIONS}
 
 
-@pytest.mark.parametrize("number", [200, pytest.param(1_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [100, pytest.param(1_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("via", "expected"), [(None, {*BY_BATCH, Family.RESPONSES}), ("batch", BY_BATCH)]
 )

@@ -18,7 +18,7 @@ from orchestrator.adapters.progress import (
     plain_line,
     progress_for,
 )
-from orchestrator.core.tally import Standing
+from orchestrator.core.pace import Standing
 
 STANDING = Standing(
     total=10_000,

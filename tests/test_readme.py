@@ -17,11 +17,13 @@ from support.engine import play
 from support.processes import EmulatorProcess, emulator_process
 
 import orchestrator
+from orchestrator.adapters.journal import JOURNAL_NAME
 from orchestrator.adapters.request_file import RequestDefaults, RequestFile
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME, SUMMARY_NAME
 from orchestrator.apis.refusals import QUOTA_CODES
 from orchestrator.cli import exit_codes
 from orchestrator.cli.app import app
+from orchestrator.core import budget
 from orchestrator.core.failures import (
     RETRYABLE_RUN_CODES,
     VERDICT_ON_CHECK,
@@ -30,8 +32,9 @@ from orchestrator.core.failures import (
 )
 from orchestrator.core.families import FACTS, URLS
 from orchestrator.core.model import Family, Outcome
-from orchestrator.core.overview import families_table
+from orchestrator.core.overview import failures_table, families_table
 from orchestrator.core.packing import BYTES_PER_TOKEN
+from orchestrator.core.rules import Rules
 from orchestrator.core.settings import Settings
 from orchestrator.core.states import TABLE, Change, State, diagram
 from orchestrator.core.tally import Tally, percentile
@@ -116,7 +119,8 @@ def test_every_option_is_in_the_table_of_its_command(command, heading):
 
 def test_no_option_is_spoken_of_that_does_not_exist():
     """Every option anywhere on the page is one of ours, or of the quickstart's pip."""
-    known = options_of("run") | options_of("emulator") | {"--version", "--help"}
+    commands = ("run", "emulator", "status", "story")
+    known = set().union(*map(options_of, commands), {"--version", "--help"})
     quickstart = "".join(blocks("sh")[:2])
     rest = README.replace(blocks("sh")[0], "").replace(blocks("sh")[1], "")
     spoken_of = {option for option in OPTION.findall(rest) if option.startswith("--")}
@@ -139,7 +143,7 @@ def test_every_exit_code_is_explained():
 
 def test_every_output_file_is_explained():
     """The table of files has all that an execution writes."""
-    names = {RESULTS_NAME, ERRORS_NAME, SUMMARY_NAME, LOG_NAME}
+    names = {RESULTS_NAME, ERRORS_NAME, SUMMARY_NAME, LOG_NAME, JOURNAL_NAME}
     assert {row[0].strip("`") for row in table("file")} == names
 
 
@@ -169,7 +173,8 @@ def test_every_url_is_explained():
 
 
 def test_every_failure_does_what_the_table_says():
-    """The table of failures is the engine's own: each cause with its two verdicts."""
+    """The table of failures is the engine's own; to update it, paste what this test shows."""
+    assert failures_table() in README, failures_table()
     told = {cause: (row[2], row[3]) for row in table("cause") for cause in named(row[0])}
     assert told == {
         cause.value: (VERDICT_ON_CREATE[cause].value, VERDICT_ON_CHECK[cause].value)
@@ -256,7 +261,10 @@ def test_the_limits_shown_are_the_defaults(reference_job):
     }
     marked = {line.split()[0] for line in lines if "default:" in line}
     names = {field.name for field in fields(Settings)}
-    assert marked & names == {"via", "rpm", "tpm", "checks_rpm", "seed", "enqueued_tokens"}
+    assert marked & names == {
+        *("via", "rpm", "tpm", "checks_rpm", "seed", "enqueued_tokens"),
+        *("run_deadline_seconds", "execution_deadline_seconds", "max_cost_usd", "max_tokens"),
+    }
     for name in names - marked - set(by_batch):
         assert getattr(shown, name) == getattr(defaults, name), name
 
@@ -313,6 +321,18 @@ async def test_what_an_expired_batch_costs_is_so():
     totals = played.orchestrator.totals
     assert (totals.lines_sent, totals.lines_answered, totals.lines_undone) == (sent, paid, undone)
     assert played.books["batches"]["lines"]["billed"] == paid
+
+
+def test_what_is_said_of_limits_is_so():
+    """The numbers of the sections on limits are those that the engine goes by."""
+    cost = " ".join(section("### Limits of cost").split())
+    time = " ".join(section("### Limits of time").split())
+    assert f"a token for {budget.BYTES_PER_TOKEN} bytes of its body" in cost
+    assert f"or {budget.OUTPUT_TOKENS_ASSUMED:,} tokens where it says nothing" in cost
+    assert budget.BATCH_PRICE_PART == 0.5
+    assert f"ended {Rules.cancel_grace_seconds:g} s after its cancel" in time
+    alike = f"When {Rules.same_failures_max} requests in a row (`--same-failures`)"
+    assert alike in section("## Limits, failures, and what polling costs")
 
 
 def test_the_lines_shown_can_be_sent(tmp_path):
@@ -462,7 +482,7 @@ def shell(commands, cwd, base_url=None):
 
 def test_every_shell_block_is_executed_below():
     """A block that is added to the page needs a test that runs it."""
-    assert len(blocks("sh")) == 7
+    assert len(blocks("sh")) == 8
     assert len(blocks("python")) == 1
 
 
@@ -496,6 +516,11 @@ def test_a_plain_file_of_prompts(folder):
     assert "2 requests: 2 completed" in shell(block("sh", "prompts.jsonl"), folder)
     lines = (folder / "waters" / RESULTS_NAME).read_text().splitlines()
     assert {json.loads(line)["custom_id"] for line in lines} == {"line-1", "line-2"}
+
+    stands, *story = shell(block("sh", "status waters"), folder).splitlines()
+    assert json.loads(stands)["outcomes"] == {"completed": 2}
+    assert "create sent" in story[1]
+    assert story[-1].endswith("ended as completed")
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from support.processes import emulator_process
 
 from orchestrator.adapters.progress import Silence
 from orchestrator.apis.client import make_client
-from orchestrator.execution import Way, execute
+from orchestrator.execution import Beginning, Manner, Way, execute
 from orchestrator.jobfile import Overrides, read_job
 from orchestrator.service import Orchestrator
 
@@ -52,7 +52,8 @@ async def test_the_real_request_files_run_to_the_end(name, tmp_path):
 
     with emulator_process() as emulator:
         way = Way(base_url=emulator.base_url)
-        report = await execute(job, tmp_path / "out", Silence(), way=way, log_level="debug")
+        beginning, manner = Beginning(out=tmp_path / "out"), Manner(log_level="debug")
+        report = await execute(job, beginning, Silence(), manner, way=way)
         served, books = emulator.calls(), emulator.books()
 
     results = json_lines(tmp_path / "out/results.jsonl")

@@ -82,7 +82,7 @@ class TestLines:
         }
         assert lines_of(tmp_path / "errors.jsonl") == []
 
-    @pytest.mark.parametrize("outcome", set(Outcome) - {Outcome.COMPLETED})
+    @pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.COMPLETED])
     def test_any_other_outcome(self, tmp_path, outcome):
         """It is in errors.jsonl with its outcome, its error and the run to look for."""
         with ResultFiles(tmp_path) as files:

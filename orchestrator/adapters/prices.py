@@ -23,7 +23,8 @@ from genai_prices import Usage as PricedUsage
 from genai_prices import data
 from genai_prices.types import ModelInfo, Provider, TieredPrices
 
-from orchestrator.core.model import Usage
+from orchestrator.core.model import NO_USAGE, Request, Usage
+from orchestrator.errors import RequestUnusable
 
 # No model's name is longer, and matching takes the longer the longer the name is.
 NAME_CHARACTERS_MAX = 300
@@ -60,6 +61,23 @@ def price_of(model: str, usage: Usage) -> float | None:
         + cached * prices.cached.at(sent)
         + _count(usage.output_tokens) * prices.received.at(sent)
     ) / TOKENS_PER_PRICE
+
+
+def has_price(model: str) -> bool:
+    """Whether the list has a price for this model."""
+    return price_of(model, NO_USAGE) is not None
+
+
+def require_price(request: Request) -> None:
+    """Under a limit of the cost, what has no price is not sent.
+
+    Raises:
+        RequestUnusable: No price is known for its model.
+    """
+    if not has_price(request.model):
+        name, problem = f" (custom_id {request.custom_id!r})", f"{request.model!r} has no price"
+        cure = "Limit the tokens instead of the cost, or name a model whose price is known."
+        raise RequestUnusable(custom_id=name, problem=problem, cure=cure)
 
 
 @dataclass(frozen=True, slots=True)

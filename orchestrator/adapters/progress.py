@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.tally import Standing
+from orchestrator.core.pace import Standing
 
 # Often enough to see that it lives, seldom enough for the log of a night.
 PLAIN_LINE_SECONDS = 10.0

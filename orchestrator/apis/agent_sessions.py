@@ -2,8 +2,10 @@
 
 Rules: an idle session alone is no success; the latest root turn decides, and tells of errors. One
 list call answers for a whole group of sessions; lists lag, so what is not in it is asked for by
-itself. Tool results are accepted, not done, when the call returns, so the session is looked at
-again; they carry an idempotency key, so that a repetition is none.
+itself. A create has no idempotency key: where its answer was lost, a list by our name for it tells
+whether it worked, before another one is sent. Tool results are accepted, not done, when the call
+returns, so the session is looked at again; they carry an idempotency key, so that a repetition is
+none.
 """
 
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from orchestrator.apis.composing import add_metadata, fields_of, joined, raw
+from orchestrator.apis.composing import RUN_KEY, add_metadata, fields_of, joined, raw, run_name
 from orchestrator.apis.reading import (
     arguments_of,
     decoded,
@@ -26,6 +28,7 @@ from orchestrator.apis.reading import (
     text_of,
     usage_of,
 )
+from orchestrator.apis.refusals import free_of_charge
 from orchestrator.apis.transport import CALL_TIMEOUT_SECONDS, Reply, Transport
 from orchestrator.core.actions import (
     CancelRun,
@@ -38,6 +41,7 @@ from orchestrator.core.failures import Cause, Failure
 from orchestrator.core.model import (
     NO_USAGE,
     Answer,
+    Prepared,
     Request,
     RunError,
     Seen,
@@ -94,12 +98,15 @@ class AgentSessions:
         self._tool_names = tool_names
         self._key = key
 
-    async def create(self, action: CreateRun) -> Seen:
-        """Start a session with its first turn."""
+    async def create(self, action: CreateRun) -> Seen | Prepared:
+        """Start a session with its first turn, or look whether it is there already."""
+        so_far = msgspec.json.decode(action.prepared or b'{"lost":0}')
+        if action.lost > so_far["lost"]:
+            return await self._look_for(action)
         fields = fields_of(action.request.body.read())
         ours = {
             GROUP_KEY: f"{self._key}/{action.group}",
-            "orchestrator_run": f"{self._key}/{action.number}.{action.attempt}",
+            RUN_KEY: run_name(self._key, action),
         }
         add_metadata(fields, ours, action.request)
         # Some servers answer only when the turn has ended.
@@ -113,6 +120,25 @@ class AgentSessions:
             return Seen(seen.run_id, Status.PENDING, seen.said)
         return seen
 
+    async def _look_for(self, action: CreateRun) -> Seen | Prepared:
+        """A create whose answer was lost may have worked: then the session is in the list."""
+        name = run_name(self._key, action)
+        try:
+            path = _page_by(RUN_KEY, name)
+            reply = await self._send(CallKind.PREPARE, "GET", path, action.request)
+            listed = objects_of(decoded(reply.body), "data")
+        except CallFailed as failed:
+            if failed.failure.cause not in {Cause.NOT_FOUND, Cause.BAD_REQUEST}:
+                raise free_of_charge(failed) from failed
+            listed = []  # a server without such lists
+        for session in listed:
+            # The server may know no filters, and show all that it has.
+            run_id = text_of(session, "id")
+            if run_id and object_of(session, "metadata").get(RUN_KEY) == name:
+                # Lists lag: a look at the session itself tells how it stands.
+                return Seen(run_id, Status.PENDING, text_of(session, "status"), found=True)
+        return Prepared(msgspec.json.encode({"lost": action.lost}))
+
     async def check(self, action: CheckRuns) -> Mapping[int, Seen | Failure]:
         """List the group, or retrieve the one session that a list did not show."""
         first = action.runs[0]
@@ -120,9 +146,7 @@ class AgentSessions:
             path = f"{PATH}/{quote(first.run_id, safe='')}"
             reply = await self._send(CallKind.CHECK, "GET", path, first.request)
             return {first.number: self._seen(decoded(reply.body), reply)}
-        name = quote(f"metadata[{GROUP_KEY}]", safe="")
-        value = quote(f"{self._key}/{action.group}", safe="")
-        path = f"{PATH}?{name}={value}&limit={PAGE_MAX}"
+        path = _page_by(GROUP_KEY, f"{self._key}/{action.group}")
         try:
             reply = await self._send(CallKind.CHECK, "GET", path, first.request)
         except CallFailed as failed:
@@ -280,6 +304,12 @@ class AgentSessions:
                 message = f"the session asks for {kind or 'an action without a type'}, which has no"
                 return RunError("unknown_action", f"{message} handler")
         return None if actions else RunError("unknown_action", "the session asks for nothing")
+
+
+def _page_by(key: str, value: str) -> str:
+    """The list of the sessions whose metadata has this value."""
+    name = quote(f"metadata[{key}]", safe="")
+    return f"{PATH}?{name}={quote(value, safe='')}&limit={PAGE_MAX}"
 
 
 def _usage(turn: Mapping[str, Any], finished: Seen) -> Usage:

@@ -1,4 +1,4 @@
-"""Assistants runs: create (with the thread or on one), check, all tool outputs at once, messages.
+"""Assistants runs: thread, run, checks, all tool outputs at once, messages.
 
 OpenAI retired this API on 2026-08-26; servers with the same interface remain. A run is known by
 its thread and its own id together, which the core sees as one. Of what such servers say, only ids
@@ -9,11 +9,20 @@ messages may come in any order.
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
-from orchestrator.apis.composing import Fields, add_metadata, fields_of, joined, raw
+from orchestrator.apis.composing import (
+    RUN_KEY,
+    Fields,
+    add_metadata,
+    fields_of,
+    joined,
+    raw,
+    run_name,
+    says,
+)
 from orchestrator.apis.reading import (
     arguments_of,
     decoded,
@@ -36,7 +45,7 @@ from orchestrator.core.actions import (
     SubmitToolOutputs,
 )
 from orchestrator.core.failures import Cause, Failure
-from orchestrator.core.families import THREADS_RUNS_URL
+from orchestrator.core.families import THREADS_RUNS_URL, thread_of
 from orchestrator.core.model import (
     NO_USAGE,
     Answer,
@@ -67,6 +76,12 @@ STATUS_OF = {
 # One page of messages; a run that writes more than this has its newest ones in the result.
 MESSAGES_MAX = 100
 
+# A thread that somebody else uses may have had more runs since; ours is among the newest.
+RUNS_MAX = 100
+
+# What a body for thread and run in one says of the thread, and a body for a run must not.
+OF_THREAD = ("thread", "tool_resources")
+
 # In the server's words: a thread has one active run.
 BUSY_WORDS = "already has an active run"
 
@@ -89,51 +104,62 @@ class Assistants:
         self._transport = transport
         self._answers_tools = answers_tools
         self._key = key
-        self._apart = False  # whether this server makes threads and runs in calls of their own
 
     async def create(self, action: CreateRun) -> Seen | Prepared:
-        """Start the run, with a new thread where the request names none.
+        """Make a thread where the request names none, then the run: one call at a time.
 
-        Some servers make threads and runs, but not both in one call: there it takes two.
+        Both in one call would leave a lost run on a thread that nobody knows.
         """
         request = action.request
+        so_far = msgspec.json.decode(action.prepared or b"{}")
+        thread = unquote(thread_of(request.url)) or so_far.get("thread_id", "")
         fields = fields_of(request.body.read())
-        whole = request.url == THREADS_RUNS_URL
-        so_far = msgspec.json.decode(action.prepared) if action.prepared else None
-        if whole and so_far is None and self._apart:
-            so_far = {}
-        if so_far == {}:
-            return await self._make_thread(fields, request)
-        path = request.url.removeprefix("/v1")
-        if so_far is not None:
-            fields.pop("thread", None)
-            path = f"/threads/{quote(so_far['thread_id'], safe='')}/runs"
-        name = f"{self._key}/{action.number}.{action.attempt}"
-        add_metadata(fields, {"orchestrator_run": name}, request)
+        if not thread:
+            return await self._make_thread(fields, action)
+        if action.lost > so_far.get("lost", 0):
+            return await self._look_for(action, thread, so_far)
+        if request.url == THREADS_RUNS_URL:
+            for name in OF_THREAD:
+                fields.pop(name, None)
+        add_metadata(fields, {RUN_KEY: run_name(self._key, action)}, request)
         left = action.deadline_at - self._transport.clock.now()
         try:
-            seen = await self._post(CallKind.CREATE, path, fields, request, max(left, 1.0))
-        except CallFailed as failed:
-            if whole and so_far is None and failed.failure.cause is Cause.NOT_FOUND:
-                return Prepared(b"{}")
-            raise CallFailed(_busy(failed.failure)) from failed
-        self._apart = self._apart or (whole and so_far is not None)
-        return seen
-
-    async def _make_thread(self, fields: Fields, request: Request) -> Prepared:
-        thread = bytes(fields.get("thread", b"{}"))
-        try:
-            reply = await self._send(
-                CallKind.PREPARE,
-                "POST",
-                "/threads",
-                request,
-                b"{}" if thread == b"null" else thread,
+            return await self._post(
+                CallKind.CREATE, _runs_of(thread), fields, request, max(left, 1.0)
             )
+        except CallFailed as failed:
+            raise CallFailed(_busy(failed.failure)) from failed
+
+    async def _make_thread(self, fields: Fields, action: CreateRun) -> Prepared:
+        """Costs nothing: one whose answer was lost is made again."""
+        body = _thread_in(fields)
+        try:
+            reply = await self._send(CallKind.PREPARE, "POST", "/threads", action.request, body)
             thread_id = id_in(reply.body)
         except CallFailed as failed:
             raise free_of_charge(failed) from failed
-        return Prepared(msgspec.json.encode({"thread_id": thread_id}))
+        return Prepared(msgspec.json.encode({"thread_id": thread_id, "lost": action.lost}))
+
+    async def _look_for(
+        self, action: CreateRun, thread: str, so_far: dict[str, Any]
+    ) -> Seen | Prepared:
+        """A create whose answer was lost may have worked: then the thread has the run."""
+        path = f"{_runs_of(thread)}?limit={RUNS_MAX}&order=desc"
+        try:
+            reply = await self._send(CallKind.PREPARE, "GET", path, action.request)
+            listed = objects_of(decoded(reply.body), "data")
+        except CallFailed as failed:
+            if failed.failure.cause not in {Cause.NOT_FOUND, Cause.BAD_REQUEST}:
+                raise free_of_charge(failed) from failed
+            listed = []  # a server without a list
+        name = run_name(self._key, action)
+        for run in listed:
+            # A thread that we made for this run has no other; some servers show no metadata.
+            is_ours = "thread_id" in so_far or object_of(run, "metadata").get(RUN_KEY) == name
+            if is_ours and text_of(run, "id"):
+                run_id = f"{thread}/{text_of(run, 'id')}"
+                return Seen(run_id, Status.PENDING, text_of(run, "status"), found=True)
+        return Prepared(msgspec.json.encode({**so_far, "lost": action.lost}))
 
     async def check(self, action: CheckRuns) -> Mapping[int, Seen | Failure]:
         """Retrieve the run; this API can't list the runs of several threads."""
@@ -308,6 +334,24 @@ def _busy(failure: Failure) -> Failure:
             failure.request_id,
         )
     return failure
+
+
+def _thread_in(fields: Fields) -> bytes:
+    """The body for the thread. It is its run's alone, so it has what the run's tools use."""
+    thread = bytes(fields["thread"]) if says(fields, "thread") else b"{}"
+    if not says(fields, "tool_resources"):
+        return thread
+    try:
+        of_thread, of_run = fields_of(thread), fields_of(bytes(fields["tool_resources"]))
+        name = "tool_resources"
+        both = fields_of(bytes(of_thread[name])) if says(of_thread, name) else {}
+    except msgspec.ValidationError:
+        return thread  # no objects: the server will say what it thinks of it
+    return joined({**of_thread, name: raw({**both, **of_run})})
+
+
+def _runs_of(thread: str) -> str:
+    return f"/threads/{quote(thread, safe='')}/runs"
 
 
 def _place(run_id: str) -> str:

@@ -5,12 +5,16 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.core.actions import CreateRun
 from orchestrator.core.model import Request, ToolOutput
 from orchestrator.ports import ToolSchema
 
 # Limits of `metadata` (API reference).
 METADATA_KEYS_MAX = 16
 METADATA_CHARACTERS_MAX = 512
+
+# Our key for the name of a run; what was lost is found by it.
+RUN_KEY = "orchestrator_run"
 
 Fields = dict[str, msgspec.Raw]
 
@@ -82,6 +86,14 @@ def release_tool_choice(fields: Fields) -> None:
     choice = bytes(fields.get("tool_choice", b'"auto"')).strip()
     if choice not in {b'"auto"', b'"none"', b"null"}:
         fields["tool_choice"] = raw("auto")
+
+
+def run_name(key: str, action: CreateRun) -> str:
+    """What a run is called in our `metadata`: the same however often its create is sent.
+
+    So it is after a restart, too. Another run of the same request has another name.
+    """
+    return f"{key}/{action.number}.{action.creates + 1}"
 
 
 def add_metadata(fields: Fields, ours: Mapping[str, str], request: Request) -> None:

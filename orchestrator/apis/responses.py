@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from orchestrator.apis.composing import (
+    RUN_KEY,
     Fields,
     add_metadata,
     fields_of,
@@ -151,7 +152,7 @@ class Responses:
     def _complete(self, fields: Fields, request: Request, name: str) -> None:
         if self._tools and "tools" not in fields:
             fields["tools"] = raw(self._tools)
-        add_metadata(fields, {"orchestrator_run": f"{self._key}/{name}"}, request)
+        add_metadata(fields, {RUN_KEY: f"{self._key}/{name}"}, request)
 
     def _seen(self, reply: Reply) -> Seen:
         return seen_of(reply, self._transport.clock.unix(), answers_tools=bool(self._tools))

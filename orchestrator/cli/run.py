@@ -53,6 +53,24 @@ Deadline = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="For one request, from its first call to its end."),
 ]
+RunDeadline = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="For one run, or a turn of it; then it is replaced."),
+]
+ExecutionDeadline = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="For the whole execution.")
+]
+MaxCost = Annotated[
+    float | None, typer.Option(metavar="USD", help="Nothing is created that might cost more.")
+]
+MaxTokens = Annotated[int | None, typer.Option(help="The same, in tokens of all models together.")]
+SameFailures = Annotated[
+    int | None, typer.Option(help="Stop after so many refusals alike in a row; 0: never.")
+]
+LostCreates = Annotated[
+    str | None,
+    typer.Option(metavar="RULE", help="retry or give-up: a create whose answer was lost."),
+]
 Via = Annotated[
     str | None,
     typer.Option(metavar="batch", help="batch: by the Batch API, at half price, within a day."),
@@ -102,6 +120,12 @@ def run(
     connections: Connections = None,
     tools: Tools = None,
     deadline: Deadline = None,
+    run_deadline: RunDeadline = None,
+    execution_deadline: ExecutionDeadline = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    same_failures: SameFailures = None,
+    lost_creates: LostCreates = None,
     via: Via = None,
     enqueued_tokens: EnqueuedTokens = None,
     direct_below: DirectBelow = None,
@@ -138,6 +162,12 @@ def run(
         connections=connections,
         tools=tools,
         deadline_seconds=deadline,
+        run_deadline_seconds=run_deadline,
+        execution_deadline_seconds=execution_deadline,
+        max_cost_usd=max_cost,
+        max_tokens=max_tokens,
+        same_failures_max=same_failures,
+        lost_creates=lost_creates,
         via=via,
         enqueued_tokens=enqueued_tokens,
         direct_below=direct_below,
@@ -250,6 +280,8 @@ def _worth_knowing(summary: dict[str, Any]) -> Iterator[str]:
         )
     if failures := summary["tool_failures"]:
         yield f"{failures:,} tool calls failed; the model was told, log.jsonl has the reasons"
+    if (budget := summary["budget"]) is not None:
+        yield f"budget: {_spent(budget)}"
     if lost := summary["creates_lost"]:
         yield (
             f"{lost:,} answers were lost on the way: that work may be paid for without a result; "
@@ -260,6 +292,15 @@ def _worth_knowing(summary: dict[str, Any]) -> Iterator[str]:
         yield f"{len(left):,} {goes} on on the server: {left[0]}{more}; summary.json has all ids"
     if left := summary["outcomes"]["stopped"] + summary["not_started"]:
         yield f"{left:,} requests are left; the same command goes on with them"
+
+
+def _spent(budget: dict[str, Any]) -> str:
+    usd, tokens = budget["max_cost_usd"], budget["max_tokens"]
+    parts = [] if usd is None else [f"{budget['spent_usd']:,.4g} of {usd:,g} USD"]
+    parts += [] if tokens is None else [f"{budget['spent_tokens']:,} of {tokens:,} tokens"]
+    assumed = budget["assumed_tokens"]
+    lost = f" ({assumed:,} tokens assumed for lost answers)" if assumed else ""
+    return f"{' and '.join(parts)} spent{lost}"
 
 
 def _exit_code(report: Report) -> int:

@@ -61,7 +61,7 @@ def _lines(folder: Path, now: Standing, tally: Tally) -> Iterator[str]:
     cost = "" if tally.cost_usd is None else f", ${tally.cost_usd:,.4f}"
     yield f"tokens: {tokens.input_tokens:,} in, {tokens.output_tokens:,} out{cost}"
     counts = Counts.read(now.counts)
-    if counts is not None and (lost := counts.totals.get("creates_lost", 0)):
+    if lost := counts.totals.get("creates_lost", 0):
         yield f"answers lost on the way: {lost:,}; that work may be paid for without a result"
     for group in tally.failures[:FAILURES_TOLD]:
         example = f"{group.example_custom_id}: {group.example_message}"
@@ -105,7 +105,7 @@ def _as_dict(folder: Path, now: Standing, tally: Tally) -> dict[str, Any]:
         "not_begun": _not_begun(now, tally),
         "tokens": {"input": tally.tokens.input_tokens, "output": tally.tokens.output_tokens},
         "cost_usd": tally.cost_usd,
-        "creates_lost": counts.totals.get("creates_lost", 0) if counts else 0,
+        "creates_lost": counts.totals.get("creates_lost", 0),
         "failures": [
             {
                 "outcome": group.outcome.value,

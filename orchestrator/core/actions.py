@@ -24,9 +24,10 @@ class CreateRun:
     """Send the request. `attempt` counts from 1; `deadline_at` bounds how long to wait.
 
     `group` names the runs that will be checked together with it, where the family's API can.
-    `prepared` is how the last call ended where a create takes several, and `lost` how many
-    answers were lost before: the run may be there. `lines` is what a batch carries; they are
-    given until something has been prepared.
+    `prepared` is how the last call ended where a create takes several. `creates` counts the runs
+    that the request has had before, so `number` and it name this one, whatever is sent again and
+    whoever sends it. `lost` is how many of its creates were not answered: it may be there.
+    `lines` is what a batch carries; they are given until something has been prepared.
     """
 
     number: int
@@ -35,6 +36,7 @@ class CreateRun:
     deadline_at: float
     group: int = 0
     prepared: bytes | None = None
+    creates: int = 0
     lost: int = 0
     lines: tuple[BatchLine, ...] = ()
 

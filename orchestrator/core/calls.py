@@ -95,17 +95,19 @@ class Calls:
 
     def _create(self, run: Run, lane: str, now: float) -> CreateRun:
         self.create_sent(run, now)
-        again = run.prepared is not None  # the next call of the same create
+        # The next call of the same create; and what may be there is in the group that was sent.
+        again = run.prepared is not None or run.unanswered > 0
         group = run.group if again else self._roster.groups.join(run, lane)
         lines = lines_of(run.shard) if run.shard is not None and run.prepared is None else ()
         return CreateRun(
             number=run.number,
             request=run.request,
             attempt=run.sent,
-            deadline_at=run.deadline_at,
+            deadline_at=min(run.deadline_at, run.run_deadline_at),
             group=group,
             prepared=run.prepared,
-            lost=run.lost,
+            creates=run.creates,
+            lost=run.unanswered,
             lines=lines,
         )
 
@@ -120,6 +122,8 @@ class Calls:
         elif run.started_at == NEVER:
             run.started_at = now
             run.deadline_at = now + self._rules.deadline_seconds
+        if run.shard is None:
+            run.run_deadline_at = now + self._rules.run_deadline_seconds
 
     def _send_lines(self, batch: Run, shard: Shard, now: float) -> None:
         """Everything that a batch carries goes out with it, when it does so for the first time."""
@@ -150,13 +154,14 @@ class Calls:
         if answering is None:  # the table lets a run be ANSWERED only by its last tool output
             raise AssertionError(run)
         self._roster.move(run, Change.OUTPUTS_SENT, now)
+        run.run_deadline_at = now + self._rules.run_deadline_seconds
         return SubmitToolOutputs(
             number=run.number,
             run_id=run.run_id,
             request=run.request,
             outputs=answering.in_order(),
             continuation=answering.continuation,
-            deadline_at=run.deadline_at,
+            deadline_at=min(run.deadline_at, run.run_deadline_at),
         )
 
     def _check(self, due: Run, now: float) -> CheckRuns:

@@ -34,6 +34,7 @@ class Course:
 
     def created(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         run.creates += 1
+        run.unanswered = run.looked_for = 0
         run.created_at = now
         if seen.found:
             run.lost -= 1
@@ -44,15 +45,16 @@ class Course:
 
     def prepared(self, run: Run, continuation: bytes, now: float) -> Iterator[Deed]:
         """The next call of its create may go out."""
-        if run.prepared is None:
-            run.failures = run.waits = 0  # a look for what was lost is no progress
+        # A look that found nothing is no progress: the creates that were lost still count.
+        run.failures, run.waits = run.unanswered, 0
+        run.looked_for = run.unanswered
         run.prepared = continuation
+        run.sent -= 1  # what a create needs before costs nothing
         self._roster.move(run, Change.PREPARED, now)
         if run.stop is not None:
             yield from self._endings.stop(run, run.stop, now)
         elif self._endings.creates_stopped is not None:
-            stopped = self._endings.creates_stopped
-            yield from self._endings.end(run, Outcome.STOPPED, now, error=stopped)
+            yield from self._endings.not_created(run, now)
         else:
             self._roster.line_up(run, now, first=True)
 
@@ -85,7 +87,7 @@ class Course:
             yield from self._asked_again(run, seen, now)
             return
         self.note_delay(run, seen, now)
-        run.usage += seen.usage
+        self._count(run, seen)
         if seen.status is Status.REQUIRES_ACTION:
             yield from self._call_tools(run, seen, now)
         elif self._worth_another_run(run, seen):
@@ -117,7 +119,7 @@ class Course:
     def fetched(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         """Part of the result, all of it, or the news that the run has not finished so well."""
         run.failures = run.missing = run.waits = 0
-        run.usage += seen.usage
+        self._count(run, seen)
         if seen.status is Status.PENDING:
             run.finished = None
             yield from self.still_running(run, None, now)
@@ -134,7 +136,11 @@ class Course:
         outcome, error = OUTCOME_OF[seen.status], seen.error
         if outcome is Outcome.UNKNOWN:
             error = RunError("unknown_status", f"the server says {seen.said!r}, which is no status")
-        if run.stop is not None and outcome is not Outcome.COMPLETED:
+        if run.stop is not None and run.stop.again:
+            if outcome is Outcome.CANCELLED:
+                yield from self._endings.gone(run, run.stop, now, seen.answer)
+                return
+        elif run.stop is not None and outcome is not Outcome.COMPLETED:
             outcome, error = run.stop.outcome, run.stop.error
         yield from self._endings.end(
             run, outcome, now, answer=seen.answer, error=error, times=seen.times
@@ -143,11 +149,15 @@ class Course:
     def _not_understood(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         message = f"{run.request.url} answers at once, yet it says {seen.said!r} and no more"
         error = RunError("unfinished_answer", message)
-        run.usage += seen.usage
+        self._count(run, seen)
         yield from self._endings.end(run, Outcome.UNKNOWN, now, answer=seen.answer, error=error)
 
+    def _count(self, run: Run, seen: Seen) -> None:
+        run.usage += seen.usage
+        self._roster.budget.spend(run, seen.usage)
+
     def _worth_another_run(self, run: Run, seen: Seen) -> bool:
-        if run.stop is not None or self._endings.creates_stopped is not None:
+        if not run.is_wanted or self._endings.creates_stopped is not None:
             return False
         if seen.status is Status.EXPIRED and FACTS[run.request.family].runs_again_when_expired:
             return run.runs_expired < self._rules.expired_runs_max
@@ -163,12 +173,7 @@ class Course:
             run.runs_expired += 1
         else:
             run.attempts_failed += 1
-        run.failures = 0
-        run.answering = None
-        self._roster.totals.retries += 1
-        self._roster.move(run, Change.RUN_AGAIN, now, seen.error.code if seen.error else "")
-        run.run_id = ""
-        run.prepared = None
+        self._endings.start_over(run, now, seen.error.code if seen.error else "")
         failed = max(run.attempts_failed, 1)
         gap = self._rules.backoff.gap_seconds(failed, None, self._chance())
         self._roster.wake(run, now + gap)
@@ -188,6 +193,9 @@ class Course:
     # Tools.
 
     def _call_tools(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
+        waits = FACTS[run.request.family].waits_for_outputs
+        if run.stop is not None and run.stop.again and not waits:
+            run.stop = None  # it came to the end of its turn before it could be cancelled
         stop = run.stop or self._reason_to_stop(run, seen)
         if stop is not None:
             yield from self._stop_asking(run, stop, seen, now)

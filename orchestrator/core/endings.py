@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from orchestrator.core.actions import Deed, DropBatch, RecordOutcome, StopTools
+from orchestrator.core.budget import usage_at_most
 from orchestrator.core.model import Answer, Family, Outcome, Result, RunError, Times
 from orchestrator.core.roster import NEVER, Roster
 from orchestrator.core.rules import Rules
@@ -17,6 +18,9 @@ class Endings:
         self._roster = roster
         self._rules = rules
         self.creates_stopped: RunError | None = None
+        self._outcome_not_created = Outcome.STOPPED
+        self._refusal = ""  # the code of the newest one
+        self.refused_alike = 0  # requests in a row that ended by it
 
     def end(
         self,
@@ -27,16 +31,18 @@ class Endings:
         answer: Answer | None = None,
         error: RunError | None = None,
         times: Times | None = None,
+        refusal: str = "",
     ) -> Iterator[Deed]:
         """The request has its outcome; nothing more is done about it.
 
-        What a batch still carries ends as the batch does.
+        What a batch still carries ends as the batch does. `refusal` is the code of a refusal that
+        is always the same for the same request.
         """
         if run.state is State.TOOLS:
             yield StopTools(run.number)
         carried = list(run.shard.runs.values()) if run.shard is not None else ()
         for each in carried:
-            yield from self.end(each, outcome, now, error=error)
+            yield from self.end(each, outcome, now, error=error, refusal=refusal)
         self._roster.move(run, Change.ENDED, now, outcome)
         self._roster.forget(run, now)
         if run.shard is not None:
@@ -44,6 +50,7 @@ class Endings:
             said = run.finished.said if run.finished is not None else outcome.value
             yield DropBatch(run.number, run.run_id, said)
             return
+        self._count_refusal(refusal)
         self._roster.totals.outcomes[outcome] += 1
         yield RecordOutcome(
             run.number,
@@ -59,12 +66,18 @@ class Endings:
                 turns=run.turns,
                 number=run.number,
                 sent=run.sent,
-                lost=run.lost,
+                lost=run.lost + run.left,
+                lost_usage=usage_at_most(run.request) * (run.lost + run.left),
                 seconds=now - run.started_at if run.started_at < NEVER else 0.0,
                 times=times,
                 batch_usage=run.batch_usage,
             ),
         )
+
+    def _count_refusal(self, code: str) -> None:
+        self.refused_alike = self.refused_alike if code == self._refusal else 0
+        self.refused_alike += code != ""
+        self._refusal = code
 
     def _note_end(self, batch: Run, shard: Shard, unanswered: int) -> None:
         totals = self._roster.totals
@@ -82,11 +95,12 @@ class Endings:
         While a call is out its answer is awaited first, for a while: a create that is on its way
         may become a run that has to be cancelled, or whose id has to be known.
         """
-        was_wanted, run.stop = run.stop is None, stop
+        was_wanted, run.stop = run.is_wanted, stop
         if run.request.family is Family.DIRECT:
             yield from self._stop_call(run, stop, now, was_wanted=was_wanted)
             return
-        if stop.cancel_remote and (run.state is State.STOPPING or run.state in DONE):
+        cancel_waits = stop.cancel_remote and run.state is State.STOPPING
+        if (cancel_waits and not was_wanted) or (stop.cancel_remote and run.state in DONE):
             return  # its cancel waits already, or there is nothing left to cancel
         table = TABLE[run.request.family]
         if stop.cancel_remote:
@@ -98,8 +112,11 @@ class Endings:
             may_become_a_run = (run.state, Change.SEEN_PENDING) in table
             awaited = run.state is State.CREATING and may_become_a_run
             grace = max(self._rules.stop_grace_seconds, stop.patience_seconds)
-        run.deadline_at = now + grace
-        if awaited:
+        # A request has its own deadline until it is not wanted itself.
+        run.run_deadline_at = now + grace
+        if not stop.again:
+            run.deadline_at = now + grace
+        if awaited or cancel_waits:
             self._roster.watch_deadline(run)
             return
         if stop.cancel_remote and (run.state, Change.STOP_WANTED) in table:
@@ -131,7 +148,7 @@ class Endings:
             yield from self.stop(batch, stop, now)
 
     def deadline_passed(self, run: Run, now: float) -> Iterator[Deed]:
-        if run.stop is not None:
+        if run.stop is not None and not run.stop.again:
             # It was cancelled, or tried to be, and did not end within the grace.
             yield from self.end(run, run.stop.outcome, now, error=run.stop.error)
             return
@@ -140,6 +157,42 @@ class Endings:
         error = RunError("deadline_exceeded", message)
         yield from self.stop(run, Stop(Outcome.TIMED_OUT, error, cancel_remote=True), now)
 
+    def run_deadline_passed(self, run: Run, now: float) -> Iterator[Deed]:
+        """This run takes too long; its request may have time for another one."""
+        if run.stop is None:
+            given = self._rules.run_deadline_seconds
+            error = RunError("run_deadline_exceeded", f"its run did not end within {given:g} s")
+            stop = Stop(Outcome.TIMED_OUT, error, cancel_remote=True, again=True)
+            yield from self.stop(run, stop, now)
+            return
+        # It does not even end when it is cancelled, so nobody will know what it cost.
+        run.left += 1
+        self._roster.totals.creates_lost += 1
+        self._roster.budget.lose(run, is_create=False)
+        yield from self.gone(run, run.stop, now)
+
+    def gone(
+        self, run: Run, stop: Stop, now: float, answer: Answer | None = None
+    ) -> Iterator[Deed]:
+        """A run that was stopped is over: its request ends, or gets another run."""
+        run.attempts_failed += stop.again
+        in_time = now < run.deadline_at and self.creates_stopped is None
+        if stop.again and in_time and run.attempts_failed < self._rules.attempts_max:
+            self.start_over(run, now, stop.error.code)
+            self._roster.line_up(run, now, first=True)
+            return
+        yield from self.end(run, stop.outcome, now, answer=answer, error=stop.error)
+
+    def start_over(self, run: Run, now: float, why: str) -> None:
+        """The request waits for another run."""
+        self._roster.totals.retries += 1
+        self._roster.move(run, Change.RUN_AGAIN, now, why)
+        run.failures = run.cancels = run.missing = run.unanswered = run.looked_for = 0
+        run.run_id = ""
+        run.prepared = run.answering = run.finished = run.stop = None
+        self._roster.budget.release(run)
+        self._roster.let_in(now)
+
     def give_up_all(self, number: int, error: RunError, now: float) -> Iterator[Deed]:
         """No request will work; the one that showed it, and all that wait, are stopped."""
         run = self._roster.runs.get(number)
@@ -147,15 +200,22 @@ class Endings:
             yield from self.end(run, Outcome.STOPPED, now, error=error)
         yield from self.stop_creates(error, now)
 
-    def stop_creates(self, error: RunError, now: float) -> Iterator[Deed]:
+    def stop_creates(
+        self, error: RunError, now: float, outcome: Outcome = Outcome.STOPPED
+    ) -> Iterator[Deed]:
         """Create nothing more. What waits to be created ends; what runs is seen to its end."""
         if self.creates_stopped is not None:
             return  # since then nothing has begun to wait
-        self.creates_stopped = error
+        self.creates_stopped, self._outcome_not_created = error, outcome
         while waiting := self._waiting():  # a batch that ends lets others in, which are packed anew
             for run in waiting:
                 if run.number in self._roster.runs:  # what a batch carries ends with it
-                    yield from self.end(run, Outcome.STOPPED, now, error=error)
+                    yield from self.not_created(run, now)
+
+    def not_created(self, run: Run, now: float) -> Iterator[Deed]:
+        """It would have to be created, and nothing is any more."""
+        outcome = self._outcome_not_created
+        yield from self.end(run, outcome, now, error=self.creates_stopped)
 
     def _waiting(self) -> list[Run]:
         return [run for run in self._roster.runs.values() if run.state is State.WAITING]

@@ -6,11 +6,11 @@ only looked at a run and found nothing new is left out; so is what time alone br
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import Protocol, TypeGuard
 
 from orchestrator.core import events
 from orchestrator.core.actions import Call, CreateRun, SubmitToolOutputs
-from orchestrator.core.model import Request
+from orchestrator.core.model import Request, Usage
 from orchestrator.core.states import State
 
 
@@ -49,13 +49,27 @@ Intent = CreateSent | OutputsSent
 Entry = Intent | BatchOver | events.RunEvent | events.LineAnswered
 
 
+class Spent(Protocol):
+    """What requests of one model have used."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def usage(self) -> Usage: ...
+    @property
+    def batch_usage(self) -> Usage: ...
+    @property
+    def lost_usage(self) -> Usage: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
     """What earlier processes left of an execution: requests in flight, and what is known of them.
 
     `entries` gives them in order, with times on a clock that shows so much now. Numbers that were
     issued are known to the server, or stand in the journal, and are not issued again. `counts` is
-    what was counted so far, by the names of `Totals`.
+    what was counted so far, by the names of `Totals`; `spent` is of requests that have ended, and
+    `seconds` is how long processes were at work.
     """
 
     in_flight: Sequence[tuple[int, Request]]
@@ -65,6 +79,8 @@ class Past:
     groups_issued: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     batches_by_end: Mapping[str, int] = field(default_factory=dict)
+    spent: Sequence[Spent] = ()
+    seconds: float = 0.0
 
 
 # What comes of an intent, and what a tool handler brought: always kept. Without the first, nobody

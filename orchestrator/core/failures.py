@@ -26,6 +26,7 @@ class Cause(StrEnum):
     BAD_REQUEST = "bad_request"
     SERVER_ERROR = "server_error"
     INTERNAL = "internal_error"  # our own fault
+    PROCESS_ENDED = "process_ended"  # ours, before the answer; the server may have done the work
     UNDONE = "undone"  # its batch ended before its turn; nothing was done or paid
 
 
@@ -55,7 +56,9 @@ class Failure:
         return self.cause in MAYBE_DONE
 
 
-MAYBE_DONE = frozenset({Cause.CONNECTION_LOST, Cause.TIMED_OUT, Cause.MALFORMED})
+MAYBE_DONE = frozenset(
+    {Cause.CONNECTION_LOST, Cause.TIMED_OUT, Cause.MALFORMED, Cause.PROCESS_ENDED}
+)
 
 # For calls that create or continue a run.
 VERDICT_ON_CREATE: Mapping[Cause, Verdict] = MappingProxyType(
@@ -64,6 +67,7 @@ VERDICT_ON_CREATE: Mapping[Cause, Verdict] = MappingProxyType(
         Cause.CONNECTION_LOST: Verdict.RETRY,  # may be paid twice; counted and reported
         Cause.TIMED_OUT: Verdict.RETRY,
         Cause.MALFORMED: Verdict.RETRY,  # proxies break answers now and then
+        Cause.PROCESS_ENDED: Verdict.WAIT,  # however often we are killed, it is not its failure
         Cause.RATE_LIMITED: Verdict.WAIT,
         Cause.QUOTA: Verdict.STOP,  # the docs: not to be retried, even with Retry-After
         Cause.AUTHENTICATION: Verdict.STOP,  # the same key gives the same answer
@@ -89,6 +93,43 @@ VERDICT_ON_CHECK: Mapping[Cause, Verdict] = MappingProxyType(
         Cause.BUSY: Verdict.RETRY,
         Cause.INTERNAL: Verdict.RETRY,
         Cause.QUOTA: Verdict.WAIT,  # looking costs nothing, and the work is paid
+    }
+)
+
+# What happened, and why the verdicts are what they are; for the summary and the README.
+REASONS: Mapping[Cause, tuple[str, str]] = MappingProxyType(
+    {
+        Cause.NOT_SENT: ("no connection", "nothing happened, so sending again is safe"),
+        Cause.CONNECTION_LOST: (
+            "the connection broke before the answer",
+            "it may be paid twice, which is counted (`--lost-creates`)",
+        ),
+        Cause.TIMED_OUT: ("no answer in time", "the same"),
+        Cause.MALFORMED: (
+            "the answer can't be read",
+            "proxies break answers now and then; three times, as each is paid",
+        ),
+        Cause.PROCESS_ENDED: (
+            "the process was killed before the answer",
+            "it may be paid twice, which is counted (`--lost-creates`)",
+        ),
+        Cause.SERVER_ERROR: ("5xx and 408", "the server's own trouble passes"),
+        Cause.CONFLICT: ("409", "what it is about was busy"),
+        Cause.RATE_LIMITED: ("429", "the limit leaves no room just now"),
+        Cause.BUSY: ("400: the thread has an active run", "that one has to end first"),
+        Cause.UNDONE: (
+            "its batch ended before its turn",
+            "nothing was done or paid; it goes into the next batch",
+        ),
+        Cause.BAD_REQUEST: ("400 and other 4xx", "the same body gets the same answer"),
+        Cause.PERMISSION: ("403", "it is often one model; other requests may use another"),
+        Cause.NOT_FOUND: ("404", "there is no such model or endpoint; a new run may be late"),
+        Cause.QUOTA: (
+            "402, or 429 with a code such as `insufficient_quota`",
+            "the vendor says not to try again; to look costs nothing",
+        ),
+        Cause.AUTHENTICATION: ("401", "the same key gets the same answer"),
+        Cause.INTERNAL: ("a bug of ours", "it must not pay for the same work ten times"),
     }
 )
 

@@ -71,12 +71,19 @@ FACTS: Mapping[Family, FamilyFacts] = MappingProxyType(
         Family.RESPONSES: FamilyFacts(keeps_result_seconds=600),
         # A run that waits for tools expires about 10 minutes after its creation, and its messages
         # stay with the thread.
+        # `GET /threads/{id}/runs` lists the runs of one thread, so the thread has to be known.
         Family.ASSISTANTS: FamilyFacts(
-            waits_for_outputs=True, fetches_result=True, runs_again_when_expired=True
+            waits_for_outputs=True,
+            fetches_result=True,
+            runs_again_when_expired=True,
+            finds_lost_creates=True,
         ),
         # `GET /agents/sessions?metadata[...]&limit=100` returns full sessions.
         Family.AGENT_SESSIONS: FamilyFacts(
-            runs_per_check=100, waits_for_outputs=True, fetches_result=True
+            runs_per_check=100,
+            waits_for_outputs=True,
+            fetches_result=True,
+            finds_lost_creates=True,
         ),
         # `GET /batches?limit=100`; output files are kept for 30 days.
         Family.BATCH: FamilyFacts(runs_per_check=100, fetches_result=True, finds_lost_creates=True),
@@ -90,6 +97,11 @@ def thread_of(url: str) -> str:
     """The thread that a url names, empty for all others."""
     found = RUNS_ON_THREAD.fullmatch(url)
     return found["thread"] if found else ""
+
+
+def begins_with_preparation(family: Family, url: str) -> bool:
+    """Whether the first call of a create makes what the run needs, and costs nothing."""
+    return family is Family.BATCH or (family is Family.ASSISTANTS and url == THREADS_RUNS_URL)
 
 
 def family_for(url: str, *, background: bool) -> Family:

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 
+from orchestrator.core.budget import NOTHING
 from orchestrator.core.roster import NEVER, WANTED_IN, Roster
 from orchestrator.core.runs import Run
 from orchestrator.core.scheduler import Scheduler
-from orchestrator.core.states import CALL_OUT, DONE, State
+from orchestrator.core.states import AT_WORK, CALL_OUT, DONE, State
 from orchestrator.errors import InvariantBroken
 
 
@@ -38,6 +39,7 @@ def _wrong_with(run: Run, roster: Roster) -> Iterator[str]:
         and not _lined_up(run, roster)
         and not waits_its_turn
         and not _waits_for_batch(run, roster)
+        and not roster.budget.holds(run)
     ):
         yield f"run {run.number} is watched by nobody ({run.state})"
     if run.state is State.TOOLS:
@@ -93,5 +95,28 @@ def _wrong_with_counts(roster: Roster) -> Iterator[str]:
     by_state = Counter(run.state for run in roster.runs.values() if run.shard is None)
     if by_state != +totals.in_state:
         yield f"states counted as {dict(+totals.in_state)}, found {dict(by_state)}"
+    yield from _wrong_with_budget(roster)
     if len(roster.schedule) > len(roster.runs):
         yield f"{len(roster.schedule)} planned, {len(roster.runs)} held"
+
+
+def _wrong_with_budget(roster: Roster) -> Iterator[str]:
+    budget = roster.budget
+    if not budget.is_limited:
+        return
+    runs = [run for run in roster.runs.values() if run.shard is None]
+    holders = [run for run in runs if run.reserved]
+    reserved = sum((budget.estimate(run.request) for run in holders), NOTHING)
+    if (len(holders), reserved) != (budget.holders, budget.reserved):
+        yield f"{budget.reserved} reserved by the books, {reserved} held"
+    if any(run.reserved for run in runs if budget.holds(run)):
+        yield "a run with a reservation waits for one"
+    assumed = [budget.assumed_for(run.request, run.lost_assumed) for run in runs]
+    counted = sum(run.usage.total_tokens for run in runs)
+    if budget.spent.tokens < counted + sum(amount.tokens for amount in assumed):
+        yield f"{budget.spent.tokens} tokens spent by the books, more by the runs in flight"
+    if budget.is_open and budget.waits and not budget.holders:
+        yield "runs wait for money that nobody gives back"
+    works = {State.CREATING, *AT_WORK}
+    if any(run.state in works and not run.reserved for run in runs):
+        yield "a run is at work without a reservation"

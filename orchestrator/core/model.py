@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
-from orchestrator.core.failures import Failure
+from orchestrator.core.failures import Cause, Failure
 
 
 class Family(StrEnum):
@@ -75,8 +75,8 @@ class Request:
     """One line of input.
 
     `tokens` is the estimate that is reserved with the limiter before the request is sent:
-    characters / 4 plus the output tokens that the body allows. With `via_batch` the request goes
-    out as a line of a batch; `body_bytes` and `inputs` say how much of a batch it takes.
+    characters / 4 plus the `output_tokens` that the body allows. With `via_batch` the request
+    goes out as a line of a batch; `body_bytes` and `inputs` say how much of a batch it takes.
     """
 
     custom_id: str
@@ -90,6 +90,7 @@ class Request:
     via_batch: bool = False
     body_bytes: int = 0
     inputs: int = 1  # texts to be embedded, which batches count
+    output_tokens: int = 0  # of all choices; 0 when the body names no limit
     digest: bytes = b""  # of what is sent, to tell later whether the line was changed
 
 
@@ -128,6 +129,14 @@ class Usage:
             self.reasoning_tokens + other.reasoning_tokens,
         )
 
+    def __mul__(self, times: int) -> "Usage":
+        return Usage(
+            self.input_tokens * times,
+            self.output_tokens * times,
+            self.cached_tokens * times,
+            self.reasoning_tokens * times,
+        )
+
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
@@ -138,10 +147,14 @@ NO_USAGE = Usage()
 
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """A run's own error, or ours about it: a code for programs and a message for people."""
+    """A run's own error, or ours about it: a code for programs and a message for people.
+
+    `cause` is there when a call failed.
+    """
 
     code: str
     message: str
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +248,10 @@ class Result:
     seconds: float  # from the first create to the end, 0 when nothing was sent
     number: int = 0  # of the request, in the order in which they were admitted
     sent: int = 0  # create calls, answered or not; 0: this request has cost nothing
-    lost: int = 0  # calls whose answer was lost, so that their work may be paid for nothing
+    # Calls whose answer was lost, and runs that were replaced and never said that they ended: their
+    # work may be paid for nothing.
+    lost: int = 0
+    lost_usage: Usage = NO_USAGE  # what these may have used, at most
     times: Times | None = None  # of the last run, where its server tells them
     batch_usage: Usage = NO_USAGE  # part of `usage`: at the price of the Batch API
 

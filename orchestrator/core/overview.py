@@ -1,7 +1,8 @@
-"""The table of families for the README, made from the facts and the states."""
+"""Tables for the README: of families, from the facts and the states, and of failures."""
 
 from collections.abc import Iterator
 
+from orchestrator.core.failures import REASONS, VERDICT_ON_CHECK, VERDICT_ON_CREATE
 from orchestrator.core.families import FACTS
 from orchestrator.core.model import Family
 from orchestrator.core.states import TABLE, Change, State
@@ -31,6 +32,19 @@ def families_table() -> str:
     """What each family supports, as a Markdown table."""
     rows = [HEAD, ("---",) * len(HEAD), *map(_row, URLS_OF)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def failures_table() -> str:
+    """What follows from each failed call, and why, as a Markdown table."""
+    rows = [
+        ("cause", "what happened", "new or continued run", "check", "why"),
+        *(
+            (f"`{cause}`", happened, VERDICT_ON_CREATE[cause], VERDICT_ON_CHECK[cause], why)
+            for cause, (happened, why) in REASONS.items()
+        ),
+    ]
+    head, *lines = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|---" * 5 + "|", *lines])
 
 
 def _row(family: Family) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ replay hands out no calls. What is found in doubt there, because a call left and
 is a lost answer, and is treated as any other.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -17,6 +18,7 @@ from orchestrator.core.batches import Batches
 from orchestrator.core.calls import Calls
 from orchestrator.core.entries import BatchOver, CreateSent, Entry, OutputsSent
 from orchestrator.core.failures import VERDICT_ON_CREATE, Cause, Failure, Verdict
+from orchestrator.core.families import FACTS, begins_with_preparation
 from orchestrator.core.model import Request
 from orchestrator.core.roster import WANTED_IN, Roster
 from orchestrator.core.runs import Run
@@ -36,9 +38,9 @@ _FOUND_IN: Mapping[type[events.RunEvent], State] = {
     events.OutputsFailed: State.SUBMITTING,
 }
 
-_NO_ANSWER = Failure(
-    Cause.CONNECTION_LOST, "the process ended before the answer came", "process_ended"
-)
+_NO_ANSWER = Failure(Cause.PROCESS_ENDED, "the process ended before the answer came")
+
+_COST_NOTHING = replace(_NO_ANSWER, cause=Cause.NOT_SENT)
 
 Told = Callable[[events.RunEvent, float], Iterator[Deed]]
 
@@ -52,6 +54,7 @@ class Replay:
         self._batches = batches
         self._told = told
         roster.replaying = True
+        roster.budget.is_open = False
 
     def issued(self, *, batches: int, groups: int) -> None:
         """So many of each have been numbered; those numbers are on the server."""
@@ -83,6 +86,7 @@ class Replay:
     def settle(self, now: float) -> list[Deed]:
         """Settle what is in doubt, and let every run wait for what is next."""
         self._roster.replaying = False
+        self._roster.budget.is_open = True
         runs = list(self._roster.runs.values())
         return list(chain.from_iterable(self._settle(run, now) for run in runs))
 
@@ -94,8 +98,15 @@ class Replay:
             run = self._batch_of(sent, at)
         if run is None:
             return
+        if run.state is State.CREATING:  # by a process that was killed before it heard of it
+            deque(self._never_answered(run, at), maxlen=0)
         self._roster.presuppose(run, State.WAITING)
         self._calls.create_sent(run, at)
+        if run.shard is None:
+            self._roster.budget.claim(run)
+        else:
+            for carried in run.shard.runs.values():
+                self._roster.budget.claim(carried)
         if run.shard is not None and sent.lines:
             run.shard.places = sent.lines  # also those that have ended have a place in the file
         if sent.group:
@@ -124,6 +135,8 @@ class Replay:
         return [deed for deed in deeds if not isinstance(deed, DropBatch)]
 
     def _outputs_sent(self, run: Run, at: float) -> None:
+        if run.state is State.SUBMITTING:
+            deque(self._never_answered(run, at), maxlen=0)
         if run.answering is not None:
             self._roster.presuppose(run, State.ANSWERED)
             self._roster.move(run, Change.OUTPUTS_SENT, at)
@@ -143,6 +156,12 @@ class Replay:
         """Handlers are called in the end, those that have not finished by then."""
         return [deed for deed in deeds if not isinstance(deed, CallTool)]
 
+    def _never_answered(self, run: Run, now: float) -> Iterator[Deed]:
+        is_create = run.state is State.CREATING
+        failed = events.CreateFailed if is_create else events.OutputsFailed
+        failure = _COST_NOTHING if is_create and _costs_nothing(run) else _NO_ANSWER
+        return self._told(failed(run.number, failure), now)
+
     # The end.
 
     def _settle(self, run: Run, now: float) -> Iterator[Deed]:
@@ -150,9 +169,7 @@ class Replay:
             return  # it ended with the batch that carried it
         is_in_doubt = run.state is State.CREATING or run.state is State.SUBMITTING
         if is_in_doubt and run.batch is None:
-            is_create = run.state is State.CREATING
-            failed = events.CreateFailed if is_create else events.OutputsFailed
-            yield from self._told(failed(run.number, _NO_ANSWER), now)
+            yield from self._never_answered(run, now)
         elif run.state is State.TOOLS and run.answering is not None:
             self._roster.watch_tools(run)
             for call in run.answering.calls:
@@ -163,6 +180,13 @@ class Replay:
                 self._roster.wake(run, run.due_at)
             else:
                 self._roster.line_up(run, now)
+
+
+def _costs_nothing(run: Run) -> bool:
+    """Whether the call of its create that is out only prepares it, or looks for a lost one."""
+    prepares = begins_with_preparation(run.request.family, run.request.url)
+    looks = FACTS[run.request.family].finds_lost_creates and run.unanswered > run.looked_for
+    return looks or (prepares and run.prepared is None)
 
 
 def _without_stop(failure: Failure) -> Failure:

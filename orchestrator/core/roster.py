@@ -8,6 +8,7 @@ deadline; a run that waits for time is in the schedule only.
 from collections import deque
 from collections.abc import Iterable
 
+from orchestrator.core.budget import Budget, Price
 from orchestrator.core.families import BATCHES_URL
 from orchestrator.core.groups import Groups
 from orchestrator.core.lanes import BATCH_LANE, Lane, Want
@@ -46,7 +47,7 @@ class _NoBody:
 class Roster:
     """All runs in flight."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, price: Price | None = None) -> None:
         self.runs: dict[int, Run] = {}
         self.schedule = Schedule()
         self.lanes: dict[str, Lane] = {}
@@ -54,6 +55,7 @@ class Roster:
         self.totals = Totals()
         self.groups = Groups()
         self.packing = Packing(rules)
+        self.budget = Budget(rules, price)
         self.batches_issued = 0
         self.replaying = False  # then nothing lines up: what a run waits for is settled in the end
         self._direct_below = rules.batch_direct_below
@@ -122,15 +124,19 @@ class Roster:
     def wake(self, run: Run, due_at: float) -> None:
         """Look after this run at `due_at`, or at its deadline if that is earlier."""
         run.due_at = due_at
-        until = due_at if run.state in DONE else min(due_at, run.deadline_at)
+        until = due_at if run.state in DONE else min(due_at, run.until)
         self.schedule.put(run.number, until)
 
     def line_up(self, run: Run, now: float, *, first: bool = False) -> None:
-        """Let this run wait for the permit that its state calls for, or for a batch."""
+        """Let this run wait for the permit that its state calls for, for a batch, or for money."""
         if self.replaying:
             return
         want = WANTED_IN[run.state]
         run.due_at = min(run.due_at, now)
+        if want is Want.CREATE and run.shard is None and not self.budget.admits(run, first=first):
+            self.story.tell(now, run.number, "waits for the budget")
+            self.watch_deadline(run)
+            return
         if run.request.via_batch and not run.direct and want in SENDS:
             closed = self.packing.add(run, now)
             self.watch_deadline(run)
@@ -145,8 +151,8 @@ class Roster:
         self.watch_deadline(run)
 
     def watch_deadline(self, run: Run) -> None:
-        if run.deadline_at < NEVER and run.state not in DONE:
-            self.schedule.put(run.number, run.deadline_at)
+        if run.until < NEVER and run.state not in DONE:
+            self.schedule.put(run.number, run.until)
 
     def watch_tools(self, run: Run) -> None:
         until = min(run.deadline_at, run.expires_at)
@@ -189,9 +195,16 @@ class Roster:
             self.take_out(run)
         elif run.request.via_batch:
             self.packing.remove(run)
+        self.budget.settle(run)
+        self.let_in(now)
         following = self._next_on_thread(run)
         if following is not None and following.state is State.WAITING:
             self.line_up(following, now)
+
+    def let_in(self, now: float) -> None:
+        """There may be money for some of those who wait for it."""
+        while (run := self.budget.take_next()) is not None:
+            self.line_up(run, now)
 
     # Batches.
 

@@ -21,6 +21,25 @@ class Rules:
     # takes tens of minutes; an hour ends a hung run without ending an honest one.
     deadline_seconds: float = 3_600.0
 
+    # From the call that begins a run, or a turn of it, to its end or its wish for tools. What our
+    # own tool handlers take is not in it: they have a limit of their own.
+    run_deadline_seconds: float = float("inf")
+
+    # From the start of the execution.
+    execution_deadline_seconds: float = float("inf")
+
+    # Nothing is created that might cost more.
+    max_cost_usd: float = float("inf")
+    max_tokens: float = float("inf")
+
+    # Whether a call that may be paid for is left when its answer was lost, rather than sent again;
+    # a create that can be looked for is looked for.
+    gives_up_lost: bool = False
+
+    # As many requests in a row that were refused for the same reason: the rest will be, too, unless
+    # by an odd chance. 0 goes on whatever is refused.
+    same_failures_max: int = 50
+
     # Failures of one call in a row, and new runs after a retryable failure. With a third of all
     # calls failing, 10 in a row happen to one request in 60,000.
     attempts_max: int = 10

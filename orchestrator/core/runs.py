@@ -12,7 +12,7 @@ from orchestrator.core.model import (
     ToolOutput,
     Usage,
 )
-from orchestrator.core.states import State
+from orchestrator.core.states import AT_WORK, State
 
 
 @dataclass(slots=True)
@@ -44,6 +44,7 @@ class Stop:
     error: RunError
     cancel_remote: bool
     patience_seconds: float = 0.0  # how long the answers of calls that are out are waited for
+    again: bool = False  # only this run is not wanted any more: its request may get another one
 
 
 @dataclass(slots=True, eq=False)
@@ -79,11 +80,17 @@ class Run:
     run_id: str = ""
     started_at: float = float("inf")  # the first create was sent
     deadline_at: float = float("inf")
+    run_deadline_at: float = float("inf")  # of the run, or of the turn, that was begun last
     due_at: float = 0.0  # the time that the schedule last held for it
     created_at: float = 0.0  # the newest run of the request was created
     pending_at: float = 0.0  # last time it was known not to be finished
     sent: int = 0  # create calls, answered or not
     lost: int = 0  # of all that it was sent, calls whose answer was lost
+    unanswered: int = 0  # of these, creates of the run that is wanted now
+    looked_for: int = 0  # as many of them were looked for, and not found
+    left: int = 0  # runs that were to be replaced and never said that they ended
+    lost_assumed: int = 0  # of both, those that the budget takes for spent
+    reserved: bool = False  # the budget holds something back for it
     creates: int = 0
     checks: int = 0
     looks: int = 0  # checks since it was created or given tool outputs
@@ -109,3 +116,15 @@ class Run:
     batch: "Run | None" = None  # that carries it
     direct: bool = False  # is sent by itself, although it could go by a batch
     batch_usage: Usage = NO_USAGE  # part of `usage`
+
+    @property
+    def until(self) -> float:
+        """When its time is over, that of its request or of the run that is at work."""
+        if self.state in AT_WORK:
+            return min(self.deadline_at, self.run_deadline_at)
+        return self.deadline_at
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the request is; not so its run, when that is cancelled to be replaced."""
+        return self.stop is None or self.stop.again

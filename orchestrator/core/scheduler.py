@@ -14,17 +14,18 @@ from typing import assert_never
 from orchestrator.core import events
 from orchestrator.core.actions import Call, Deed
 from orchestrator.core.batches import TOO_LARGE_STATUS, Batches
+from orchestrator.core.budget import Budget, Price
 from orchestrator.core.calls import Calls
 from orchestrator.core.course import Course
 from orchestrator.core.endings import Endings
 from orchestrator.core.failures import Cause, Failure
 from orchestrator.core.model import Outcome, RunError
 from orchestrator.core.replay import Replay
-from orchestrator.core.roster import WANTED_IN, Roster
+from orchestrator.core.roster import NEVER, WANTED_IN, Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run, Shard, Stop
 from orchestrator.core.setbacks import Setbacks, error_of
-from orchestrator.core.states import DONE, Change, State
+from orchestrator.core.states import AT_WORK, CALL_OUT, DONE, Change, State
 from orchestrator.core.totals import Totals
 
 
@@ -34,11 +35,20 @@ class Scheduler:
     Args:
         rules: Bounds and times.
         chance: Gives a number in [0, 1) for jitter.
+        price: What a usage of a model costs in USD, for a limit of the cost.
+        began_at: When the execution began, for its deadline.
     """
 
-    def __init__(self, rules: Rules, chance: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        chance: Callable[[], float],
+        price: Price | None = None,
+        began_at: float = 0.0,
+    ) -> None:
         self._rules = rules
-        self.roster = Roster(rules)
+        self._ends_at = began_at + rules.execution_deadline_seconds
+        self.roster = Roster(rules, price)
         self._calls = Calls(self.roster, rules)
         self._endings = Endings(self.roster, rules)
         self._course = Course(self.roster, rules, self._endings, chance)
@@ -48,6 +58,10 @@ class Scheduler:
     @property
     def totals(self) -> Totals:
         return self.roster.totals
+
+    @property
+    def budget(self) -> Budget:
+        return self.roster.budget
 
     @property
     def in_flight(self) -> int:
@@ -64,6 +78,7 @@ class Scheduler:
             self.roster.schedule.next_due(),
             self.roster.packing.next_due(),
             None if self._calls.trial_over else self._calls.trial_until,
+            self._ends_at if self._ends_at < NEVER else None,
         )
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -87,7 +102,10 @@ class Scheduler:
 
         An event about a run that has ended meanwhile is late, and means nothing.
         """
-        return list(self._deeds_after(event, now))
+        deeds = list(self._deeds_after(event, now))
+        if self.creates_stopped is None and (error := self.budget.error) is not None:
+            deeds += self._endings.stop_creates(error, now)
+        return deeds
 
     def _deeds_after(self, event: events.Event, now: float) -> Iterator[Deed]:
         match event:
@@ -199,11 +217,13 @@ class Scheduler:
         run = self.roster.admit(event.number, event.request, now)
         may_start = self.roster.may_start(run)
         if self.creates_stopped is not None:
-            yield from self._endings.end(run, Outcome.STOPPED, now, error=self.creates_stopped)
+            yield from self._endings.not_created(run, now)
         elif may_start:
             self.roster.line_up(run, now)
 
     def _time_passed(self, now: float) -> Iterator[Deed]:
+        if now >= self._ends_at:
+            yield from self._execution_over(now)
         self._calls.end_trial(now)
         self.roster.close_shards(now)
         for number in self.roster.schedule.take_due(now):
@@ -214,8 +234,27 @@ class Scheduler:
                 yield from self._batches.deadline_passed(run, run.shard, now)
             elif now >= run.deadline_at and run.state not in DONE:
                 yield from self._endings.deadline_passed(run, now)
+            elif now >= run.until and run.state in AT_WORK:
+                yield from self._endings.run_deadline_passed(run, now)
             elif run.state is State.TOOLS:
                 yield from self._course.tools_too_late(run, now)
             elif run.state in WANTED_IN:
                 # What was sent before goes before what is new.
                 self.roster.line_up(run, now, first=run.state is State.WAITING)
+
+    def _execution_over(self, now: float) -> Iterator[Deed]:
+        """Nothing new is created, and whatever is at work is cancelled."""
+        self._ends_at = NEVER
+        given = self._rules.execution_deadline_seconds
+        error = RunError("execution_deadline", f"the execution had {given:g} s, which have passed")
+        stop = Stop(Outcome.TIMED_OUT, error, cancel_remote=True)
+        yield from self._endings.stop_creates(error, now, Outcome.TIMED_OUT)
+        for run in list(self.roster.runs.values()):
+            if run.number not in self.roster.runs or not run.is_wanted:
+                continue
+            if run.shard is not None:
+                yield from self._batches.deadline_passed(run, run.shard, now)
+            elif run.batch is not None and run.state in CALL_OUT:
+                run.stop = stop  # what its batch has done by now is kept
+            else:
+                yield from self._endings.stop(run, stop, now)

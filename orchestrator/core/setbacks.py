@@ -36,38 +36,55 @@ class Setbacks:
     def send_failed(self, run: Run, failure: Failure, back: Change, now: float) -> Iterator[Deed]:
         """A create or a submission failed; `back` is the change to the state before it."""
         totals = self._roster.totals
-        run.lost += failure.maybe_done
-        totals.creates_lost += failure.maybe_done
-        match VERDICT_ON_CREATE[failure.cause]:
-            case Verdict.STOP:
-                yield from self._endings.give_up_all(run.number, error_of(failure), now)
-                return
-            case Verdict.FAIL:
-                given_up = True
-            case Verdict.WAIT:
-                run.waits += 1
-                totals.waits += 1
-                given_up = run.waits > self._rules.waits_max
-            case Verdict.RETRY:
-                run.failures += 1
-                attempts = run.failures + run.attempts_failed
-                given_up = attempts >= self._rules.attempts_max
-                # An answer that can't be read is paid for, and the next one will be like it.
-                if failure.cause is Cause.MALFORMED:
-                    given_up = given_up or run.failures >= self._rules.malformed_max
-        if given_up or run.stop is not None or now >= run.deadline_at:
-            yield from self._give_up(run, failure, now)
+        is_create = back is Change.CREATE_FAILED
+        if failure.maybe_done:
+            self._lost(run, is_create=is_create)
+        verdict = VERDICT_ON_CREATE[failure.cause]
+        if verdict is Verdict.STOP:
+            yield from self._endings.give_up_all(run.number, error_of(failure), now)
             return
-        if back is Change.CREATE_FAILED and self._endings.creates_stopped is not None:
-            stopped = self._endings.creates_stopped
-            yield from self._endings.end(run, Outcome.STOPPED, now, error=stopped)
+        in_time = run.stop is None and now < run.deadline_at
+        if in_time and failure.maybe_done and self._leaves_lost(run, is_create=is_create):
+            message = f"whether it was done, and is to be paid, nobody knows: {failure.message}"
+            error = RunError("create_lost", message, failure.cause)
+            yield from self._endings.end(run, Outcome.UNKNOWN, now, error=error)
+            return
+        if self._was_tried_enough(run, failure, verdict) or not in_time:
+            is_refused = is_create and in_time and verdict is Verdict.FAIL
+            yield from self._give_up(run, failure, now, is_refused=is_refused)
+            return
+        if is_create and self._endings.creates_stopped is not None:
+            yield from self._endings.not_created(run, now)
             return
         totals.retries += 1
         self._roster.move(run, back, now, failure.cause)
         gap = self._gap(run, failure)
-        if run.shard is not None and failure.maybe_done:
+        if run.unanswered and failure.maybe_done and FACTS[run.request.family].finds_lost_creates:
             gap = max(gap, self._rules.list_lag_seconds)  # then a list shows whether it is there
         self._roster.wake(run, now + gap)
+
+    def _lost(self, run: Run, *, is_create: bool) -> None:
+        run.lost += 1
+        run.unanswered += is_create
+        self._roster.totals.creates_lost += 1
+        self._roster.budget.lose(run, is_create=is_create)
+
+    def _leaves_lost(self, run: Run, *, is_create: bool) -> bool:
+        can_look = is_create and FACTS[run.request.family].finds_lost_creates
+        return self._rules.gives_up_lost and not can_look
+
+    def _was_tried_enough(self, run: Run, failure: Failure, verdict: Verdict) -> bool:
+        if verdict is Verdict.WAIT:
+            run.waits += 1
+            self._roster.totals.waits += 1
+            return run.waits > self._rules.waits_max
+        if verdict is not Verdict.RETRY:
+            return True
+        run.failures += 1
+        # An answer that can't be read is paid for, and the next one will be like it.
+        if failure.cause is Cause.MALFORMED and run.failures >= self._rules.malformed_max:
+            return True
+        return run.failures + run.attempts_failed >= self._rules.attempts_max
 
     def outputs_failed(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
         """Tool outputs were refused, or nobody knows.
@@ -143,7 +160,7 @@ class Setbacks:
         given_up = run.failures >= self._rules.check_failures_max
         if given_up or run.missing >= self._rules.not_found_max:
             if run.stop is not None:
-                yield from self._endings.end(run, run.stop.outcome, now, error=run.stop.error)
+                yield from self._endings.gone(run, run.stop, now)
                 return
             gone = failure.cause is Cause.NOT_FOUND
             outcome = Outcome.EXPIRED if gone else Outcome.UNKNOWN
@@ -166,22 +183,35 @@ class Setbacks:
             self._roster.move(run, Change.CANCEL_REFUSED, now, failure.cause)
             self._roster.line_up(run, now)
             return
-        if VERDICT_ON_CHECK[failure.cause] is Verdict.STOP or now >= run.deadline_at:
-            yield from self._give_up(run, failure, now)
+        if VERDICT_ON_CHECK[failure.cause] is Verdict.STOP or now >= run.until:
+            stop = run.stop or self._reason_to_give_up(run, failure, now)
+            yield from self._endings.gone(run, stop, now)
             return
         self._roster.move(run, Change.CANCEL_FAILED, now, failure.cause)
         self._roster.wake(run, now + self._gap(run, failure))
 
-    def _give_up(self, run: Run, failure: Failure, now: float) -> Iterator[Deed]:
+    def _give_up(
+        self, run: Run, failure: Failure, now: float, *, is_refused: bool = False
+    ) -> Iterator[Deed]:
         stop = run.stop or self._reason_to_give_up(run, failure, now)
         if run.state is State.SUBMITTING and FACTS[run.request.family].waits_for_outputs:
             # It is still there, waiting, and keeps its thread from others.
             self._roster.move(run, Change.OUTPUTS_REFUSED, now, failure.cause)
             yield from self._endings.stop(run, stop, now)
             return
-        yield from self._endings.end(run, stop.outcome, now, error=stop.error)
+        refusal = stop.error.code if is_refused else ""
+        yield from self._endings.end(run, stop.outcome, now, error=stop.error, refusal=refusal)
+        alike, alike_max = self._endings.refused_alike, self._rules.same_failures_max
+        if is_refused and 0 < alike_max <= alike:
+            message = f"{alike} requests in a row were refused with {refusal}: {failure.message}"
+            yield from self._endings.stop_creates(RunError("same_failure", message), now)
 
     def _reason_to_give_up(self, run: Run, failure: Failure, now: float) -> Stop:
+        if failure.cause is Cause.TIMED_OUT and run.run_deadline_at <= now < run.deadline_at:
+            given = self._rules.run_deadline_seconds
+            message = f"its last call was not answered within {given:g} s"
+            error = RunError("run_deadline_exceeded", message, failure.cause)
+            return Stop(Outcome.TIMED_OUT, error, cancel_remote=True)
         if now < run.deadline_at:
             return Stop(Outcome.FAILED, error_of(failure), cancel_remote=True)
         given = run.deadline_at - run.started_at
@@ -200,4 +230,4 @@ class Setbacks:
 
 def error_of(failure: Failure) -> RunError:
     """What a person reads about a failed call."""
-    return RunError(failure.code or failure.cause.value, failure.message)
+    return RunError(failure.code or failure.cause.value, failure.message, failure.cause)

@@ -15,13 +15,17 @@ INFINITE = float("inf")
 # One call in 16 hours; what is smaller is a slip, and its reciprocal overflows.
 NUMBER_MIN = 0.001
 BATCH = "batch"
+RETRY, GIVE_UP = "retry", "give-up"
 
 # A run in flight takes about half a kilobyte. Batches hold 50,000 requests each.
 IN_FLIGHT = 1_000
 IN_FLIGHT_BY_BATCH = 250_000
 
 # What may be 0 or is no amount at all.
-NO_AMOUNTS = frozenset({"seed", "via", "direct_below"})
+NO_AMOUNTS = frozenset({"seed", "via", "direct_below", "same_failures_max", "lost_creates"})
+
+# Whole numbers that may be 0.
+COUNTS = ("direct_below", "same_failures_max")
 
 ONLY_BY_BATCH: Mapping[str, object] = MappingProxyType(
     {
@@ -41,9 +45,17 @@ WHOLE = frozenset(
         "attempts_max",
         "enqueued_tokens",
         "batch_lines",
+        "max_tokens",
     }
 )
-MAY_BE_ENDLESS = frozenset({"deadline_seconds", "tool_timeout_seconds"})
+MAY_BE_ENDLESS = frozenset(
+    {
+        "deadline_seconds",
+        "run_deadline_seconds",
+        "execution_deadline_seconds",
+        "tool_timeout_seconds",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +76,12 @@ class Settings:
     turns_max: int = Rules.turns_max  # times that a request may ask for tools
     attempts_max: int = Rules.attempts_max  # failures of one call in a row, and runs of a request
     deadline_seconds: float | None = None  # from a request's first create; None: 1 h, by batch 72 h
+    run_deadline_seconds: float | None = None  # for one run, its tools not counted; None: endless
+    execution_deadline_seconds: float | None = None  # for all of it; None: endless
+    max_cost_usd: float | None = None  # nothing is created that might cost more; None: endless
+    max_tokens: int | None = None  # likewise, for all models together
+    same_failures_max: int = Rules.same_failures_max  # in a row, then it stops; 0: off
+    lost_creates: str = RETRY  # "give-up": what may be paid is not sent again when it was lost
     via: str | None = None  # "batch": by the Batch API, what it can take
     enqueued_tokens: int | None = None  # prompt tokens of a model in all batches; None: as told
     batch_lines: int = Rules.batch_lines_max  # in one batch
@@ -76,6 +94,11 @@ class Settings:
         if self.via not in {None, BATCH}:
             problem, cure = "there is no such way", 'Say "batch", or leave it out.'
             raise SettingUnusable(name="via", value=self.via, problem=problem, cure=cure)
+        if self.lost_creates not in {RETRY, GIVE_UP}:
+            problem, cure = "there is no such rule", f'Say "{RETRY}" or "{GIVE_UP}".'
+            raise SettingUnusable(
+                name="lost_creates", value=self.lost_creates, problem=problem, cure=cure
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or value is None or field.name in NO_AMOUNTS:
@@ -83,13 +106,14 @@ class Settings:
             wrong = _problem_with(value, whole=field.name in WHOLE)
             if wrong is not None and not (value == INFINITE and field.name in MAY_BE_ENDLESS):
                 raise SettingUnusable(name=field.name, value=value, problem=wrong, cure="")
+        for name in COUNTS:
+            count: object = getattr(self, name)
+            if type(count) is not int or count < 0:
+                problem = "it must be a whole number, 0 or greater"
+                raise SettingUnusable(name=name, value=count, problem=problem, cure="")
         self._check_batches()
 
     def _check_batches(self) -> None:
-        below: object = self.direct_below
-        if type(below) is not int or below < 0:
-            problem = "it must be a whole number, 0 or greater"
-            raise SettingUnusable(name="direct_below", value=below, problem=problem, cure="")
         if self.batch_lines > Rules.batch_lines_max:
             problem = f"a batch takes {Rules.batch_lines_max:,} lines at most"
             raise SettingUnusable(
@@ -123,6 +147,12 @@ class Settings:
             batch_line_bytes=Rules.batch_line_bytes + line_bytes,
             batch_queue_tokens=self.enqueued_tokens,
             batch_direct_below=self.direct_below,
+            run_deadline_seconds=self.run_deadline_seconds or INFINITE,
+            execution_deadline_seconds=self.execution_deadline_seconds or INFINITE,
+            max_cost_usd=self.max_cost_usd or INFINITE,
+            max_tokens=self.max_tokens or INFINITE,
+            same_failures_max=self.same_failures_max,
+            gives_up_lost=self.lost_creates == GIVE_UP,
             attempts_max=self.attempts_max,
             turns_max=self.turns_max,
             checks_lane=None if self.checks_rpm is None else CHECKS_LANE,

@@ -61,6 +61,9 @@ CALL_OUT = frozenset(
     {State.CREATING, State.CHECKING, State.SUBMITTING, State.CANCELLING, State.FETCHING}
 )
 
+# A run is on the server and not known to have ended; it does not wait for our tools.
+AT_WORK = frozenset({State.RUNNING, State.CHECKING, State.STOPPING, State.CANCELLING})
+
 # The work is done and paid for; nothing but its result is missing. No deadline holds here.
 DONE = frozenset({State.FINISHED, State.FETCHING})
 
@@ -100,6 +103,10 @@ _POLLED: dict[tuple[State, Change], State] = _AT_ONCE | {
     (_S.CANCELLING, _C.CANCEL_FAILED): _S.STOPPING,
     (_S.CANCELLING, _C.CANCEL_REFUSED): _S.RUNNING,
     (_S.CANCELLING, _C.SEEN_PENDING): _S.RUNNING,
+    (_S.CANCELLING, _C.SEEN_TOOL_CALLS): _S.TOOLS,
+    (_S.RUNNING, _C.RUN_AGAIN): _S.WAITING,
+    (_S.STOPPING, _C.RUN_AGAIN): _S.WAITING,
+    (_S.CANCELLING, _C.RUN_AGAIN): _S.WAITING,
     (_S.RUNNING, _C.ENDED): _S.ENDED,
     (_S.CHECKING, _C.ENDED): _S.ENDED,
     (_S.STOPPING, _C.ENDED): _S.ENDED,

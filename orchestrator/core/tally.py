@@ -5,17 +5,14 @@ example each, and the pace of an execution as a few dozen moments.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import median
 from typing import Any, Protocol, TypeVar
 
+from orchestrator.core.budget import Price, cost_usd
+from orchestrator.core.failures import REASONS, Cause
 from orchestrator.core.model import NO_USAGE, Outcome, Result, RunError, Usage
 from orchestrator.core.totals import Totals
-
-# What a token costs by the Batch API, as a part of its price (API guide).
-BATCH_PRICE_PART = 0.5
 
 # Codes come from servers, so their number has to be bounded; what comes later counts as OTHER.
 FAILURE_CODES_MAX = 100
@@ -28,15 +25,6 @@ MESSAGE_CHARACTERS_MAX = 500
 # As many models without a price are named; more would not be read.
 UNPRICED_NAMED_MAX = 5
 
-# Moments that the pace is told from. Twice as far apart each time they are too many, so they
-# always cover everything since the start.
-MOMENTS_MAX = 64
-MOMENTS_APART_SECONDS = 1.0
-
-# A step that took so many times the usual one means that nobody looked: the process was suspended
-# or the machine asleep. Nothing could end then, so it counts as a usual step.
-STEP_TIMES_MAX = 5
-
 Kind = TypeVar("Kind", bound=str)
 
 
@@ -46,6 +34,7 @@ class Failures:
 
     outcome: Outcome
     code: str
+    cause: Cause | None  # None where no call failed: its run did, or its time or money was over
     count: int
     example_custom_id: str
     example_message: str
@@ -71,6 +60,8 @@ class EndedBefore(Protocol):
     @property
     def message(self) -> str: ...
     @property
+    def cause(self) -> Cause | None: ...
+    @property
     def is_reopened(self) -> bool: ...
 
 
@@ -81,13 +72,13 @@ class Tally:
         price: What this usage of this model costs in USD, None where no price is known.
     """
 
-    def __init__(self, price: Callable[[str, Usage], float | None]) -> None:
+    def __init__(self, price: Price) -> None:
         self.outcomes: Counter[Outcome] = Counter()
         self.tokens: Usage = NO_USAGE
         self._price = price
         self._cost_usd = 0.0
         self._unpriced: set[str] = set()
-        self._failures: dict[tuple[Outcome, str], Failures] = {}
+        self._failures: dict[tuple[Outcome, str, Cause | None], Failures] = {}
         self._codes: set[str] = set()
 
     def count(self, result: Result) -> None:
@@ -111,7 +102,7 @@ class Tally:
             return
         self.outcomes[group.outcome] += group.count
         if group.outcome is not Outcome.COMPLETED:
-            error = RunError(group.code, group.message)
+            error = RunError(group.code, group.message, group.cause)
             self._add_failure(group.outcome, error, group.custom_id, group.count)
 
     @property
@@ -149,11 +140,9 @@ class Tally:
         return sorted(self._failures.values(), key=lambda group: -group.count)
 
     def _add_cost(self, model: str, usage: Usage, batched: Usage) -> None:
-        price = self._price(model, usage)
-        if price is not None:
-            self._cost_usd += price
-            if batched != NO_USAGE:
-                self._cost_usd -= (1 - BATCH_PRICE_PART) * (self._price(model, batched) or 0.0)
+        cost = cost_usd(self._price, model, usage, batched)
+        if cost is not None:
+            self._cost_usd += cost
         elif len(self._unpriced) <= UNPRICED_NAMED_MAX:
             self._unpriced.add(_readable(model, CODE_CHARACTERS_MAX))
 
@@ -162,13 +151,15 @@ class Tally:
     ) -> None:
         error = error or RunError("", "")
         code = self._bounded(_readable(error.code or outcome, CODE_CHARACTERS_MAX))
-        group = self._failures.get((outcome, code))
+        kind = (outcome, code, error.cause)
+        group = self._failures.get(kind)
         if group is not None:
             group.count += count
             return
-        self._failures[outcome, code] = Failures(
+        self._failures[kind] = Failures(
             outcome=outcome,
             code=code,
+            cause=error.cause,
             count=count,
             example_custom_id=_readable(custom_id),
             example_message=_readable(error.message, MESSAGE_CHARACTERS_MAX),
@@ -201,6 +192,7 @@ class Tally:
         tasks_max: int,
         wall_seconds: float,
         stopped: RunError | None = None,
+        budget: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """What summary.json says: plain values, every key always there.
 
@@ -217,6 +209,7 @@ class Tally:
             tasks_max: The highest number of tasks seen alive.
             wall_seconds: From the first request read to the last result written.
             stopped: Why the execution was stopped early.
+            budget: Limits and what was spent, None without a limit.
         """
         cost, note = self._cost_and_note(totals)
         return {
@@ -245,6 +238,7 @@ class Tally:
             },
             "cost_usd": None if cost is None else round(cost, 6),
             "cost_note": note,
+            "budget": budget,
             "in_flight_max": totals.in_flight_max,
             "tasks_max": tasks_max,
             "failures": [_failures_as_dict(group) for group in self.failures],
@@ -260,88 +254,6 @@ def percentile(ascending: Sequence[float], percent: int) -> float:
     """
     rank = -(-percent * len(ascending) // 100)  # rounded up, in integers: 0.95 is no binary number
     return ascending[rank - 1]
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How an execution stands at one moment, for the progress display."""
-
-    total: int | None  # requests, None when the source does not say
-    waiting: int  # requests that have no run on the server yet, those not yet read included
-    running: int
-    tools: int  # runs that wait for our tool handlers
-    done: int  # completed
-    failed: int  # ended in any other way
-    calls_per_minute: float
-    rpm: float | None  # the limit in force, None when nobody told one
-    tokens_in: int
-    tokens_out: int
-    cost_usd: float | None  # None when there is no price
-    seconds_left: float | None  # None while it can't be told
-    seconds_passed: float
-    batches: int = 0  # on the server now; with them run all their lines
-    answered_in_batches: int = 0  # lines of these that the server has answered, results to come
-
-    @property
-    def ended(self) -> int:
-        return self.done + self.failed
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """How many requests had ended at a time."""
-
-    seconds: float
-    ended: int
-
-
-class Pace:
-    """How fast requests end, from a bounded number of moments since the start."""
-
-    def __init__(self) -> None:
-        self.moments: list[Moment] = []
-        self._apart_seconds = MOMENTS_APART_SECONDS
-
-    def note(self, now: float, ended: int) -> None:
-        """So many requests had ended at `now`, seconds on any clock that does not go back."""
-        moment = Moment(now, ended)
-        if len(self.moments) >= 2 and now - self.moments[-2].seconds < self._apart_seconds:  # noqa: PLR2004 - the newest and the one before it
-            self.moments[-1] = moment
-            return
-        self.moments.append(moment)
-        if len(self.moments) > MOMENTS_MAX:
-            self.moments = self.moments[::2]
-            self._apart_seconds *= 2
-
-    def seconds_left(self, left: int | None) -> float | None:
-        """How long `left` more requests will take; None while that can't be told."""
-        return seconds_left(self.moments, left)
-
-
-def seconds_left(moments: Sequence[Moment], left: int | None) -> float | None:
-    """How long `left` more requests will take, going by the later half of those that ended.
-
-    The half moves along with the execution: a slow start is forgotten, a pause weighs less and
-    less, and there is always an estimate once a request has ended. None before that, and when
-    nobody knows how many are left.
-    """
-    if left is None or not moments:
-        return None
-    if left <= 0:
-        return 0.0
-    half = (moments[0].ended + moments[-1].ended) / 2
-    start = max(index for index, moment in enumerate(moments) if moment.ended <= half)
-    seconds = _seconds_awake(moments[start:])
-    ended = moments[-1].ended - moments[start].ended
-    return left * seconds / ended if ended > 0 and seconds > 0 else None
-
-
-def _seconds_awake(moments: Sequence[Moment]) -> float:
-    steps = [after.seconds - before.seconds for before, after in pairwise(moments)]
-    if not steps:
-        return 0.0
-    usual = median(steps)
-    return sum(step if step <= STEP_TIMES_MAX * usual else usual for step in steps)
 
 
 def _calls_by_kind(
@@ -386,6 +298,8 @@ def _failures_as_dict(group: Failures) -> dict[str, Any]:
     return {
         "outcome": str(group.outcome),
         "code": group.code,
+        "cause": None if group.cause is None else group.cause.value,
+        "reason": None if group.cause is None else ": ".join(REASONS[group.cause]),
         "count": group.count,
         "example_custom_id": group.example_custom_id,
         "example_message": group.example_message,

@@ -45,7 +45,8 @@ class Totals:
     retries: int = 0  # calls sent again and runs created again
     waits: int = 0  # calls turned away by a rate limit
     tool_failures: int = 0  # of the tool calls; the model was told
-    creates_lost: int = 0  # calls whose answer was lost: what they did may be paid for nothing
+    # Calls whose answer was lost, and runs left behind: what they did may be paid for nothing.
+    creates_lost: int = 0
     batches_open: int = 0
     batches: int = 0  # created
     batches_by_end: Counter[str] = field(default_factory=Counter)  # in the server's word

@@ -160,6 +160,7 @@ def list_runs(state: State, visit: Visit) -> Reply:
     page, more = page_of(visit.call, runs)
     for run in page:
         state.books.checked(run.id, final=run.status(visit.now) in OVER)
+        state.books.creates.listed(run.id)
     state.books.listed(visit.route, len(page))
     now = visit.now
     shown = [shown_run(state, run, run.status(now), now, run.calls) for run in page]
@@ -194,6 +195,7 @@ def submit(state: State, visit: Visit) -> Reply:
     queued = state.seconds(state.settings.queue_seconds, "queue", f"{run.id}/{question.turn}")
     run.go_on(state, question, answer, visit.now + queued)
     run.input_tokens = tokens
+    state.books.creates.continued(run.id)
     return json_reply(shown_run(state, run, run.status(visit.now), visit.now, run.calls))
 
 
@@ -206,6 +208,7 @@ def cancel(state: State, visit: Visit) -> Reply:
     status = run.status(visit.now)
     if status in OVER:
         refuse_invalid(f"Cannot cancel run with status '{status}'.")
+    state.books.creates.cancelled(run.id)
     if run.cancelled_at is None:
         stuck = Deviation.ASSISTANTS_STUCK_CANCELLING in state.deviations
         run.cancelled_at = visit.now + (inf if stuck else state.settings.cancelling_seconds)
@@ -313,7 +316,7 @@ def _start(state: State, visit: Visit, request: RunRequest, thread: Thread) -> R
     thread.runs.append(run)
     state.runs.add(run, now)
     visit.run_id = run.id
-    state.books.created(visit.body_digest, request.metadata)
+    state.created(visit, "assistants_run", run.id)
     return json_reply(shown_run(state, run, run.status(now), now, run.calls))
 
 

@@ -104,10 +104,11 @@ def complete(state: State, visit: Visit) -> Reply:
         for index, answer in enumerate(said)
     ]
     tokens_out = sum(answer.output_tokens for answer in said)
-    state.books.created(visit.body_digest, None)
+    completion_id = state.new_id("cmpl-", visit.key)
+    state.created(visit, "completion", completion_id)
     state.books.spent(tokens_in, tokens_out)
     completion = {
-        "id": state.new_id("cmpl-", visit.key),
+        "id": completion_id,
         "object": "text_completion",
         "created": int(state.unix(visit.now)),
         "model": model,
@@ -137,7 +138,7 @@ def embed(state: State, visit: Visit) -> Reply:
     state.admit(visit, model, tokens_in)
     answer = state.answers.answer(Question(model, inputs[-1][0], visit.body_digest))
     delay = direct_seconds(state, visit, answer, short=True)
-    state.books.created(visit.body_digest, None)
+    state.created(visit, "embedding")
     state.books.spent(tokens_in, 0)
     as_base64 = request.encoding_format == "base64"
     data = [
@@ -170,9 +171,10 @@ def moderate(state: State, visit: Visit) -> Reply:
     state.admit(visit, model, tokens_of(*texts))
     answer = state.answers.answer(Question(model, texts[-1], visit.body_digest))
     delay = direct_seconds(state, visit, answer, short=True)
-    state.books.created(visit.body_digest, None)
+    moderation_id = state.new_id("modr-", visit.key)
+    state.created(visit, "moderation", moderation_id)
     results = [_judged(text.lower()) for text in texts]
-    moderation = {"id": state.new_id("modr-", visit.key), "model": model, "results": results}
+    moderation = {"id": moderation_id, "model": model, "results": results}
     return json_reply(moderation, delay_seconds=delay)
 
 

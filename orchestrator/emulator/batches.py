@@ -76,7 +76,7 @@ def create(state: State, visit: Visit) -> Reply:
     state.batches.add(batch)
     state.batches.advance(visit.now)
     visit.run_id = batch.id
-    state.books.created(visit.body_digest, request.metadata)
+    state.created(visit, "batch", batch.id)
     return json_reply(_shown(state, batch, visit.now))
 
 
@@ -95,6 +95,7 @@ def cancel(state: State, visit: Visit) -> Reply:
     status = batch.status(visit.now)
     if status in ENDS:
         raise Refusal(409, f"Cannot cancel a batch with status '{status}'.")
+    state.books.creates.cancelled(batch.id)
     batch.cancel(visit.now)
     return json_reply(_shown(state, batch, visit.now))
 
@@ -106,6 +107,8 @@ def list_batches(state: State, visit: Visit) -> Reply:
     batches = state.batches.newest_first(visit.now, lag)
     listed, has_more = page_of(visit.call, batches, default=LIST_LIMIT_DEFAULT, most=LIST_LIMIT_MAX)
     state.books.listed(visit.route, len(listed))
+    for batch in listed:
+        state.books.creates.listed(batch.id)
     page = {
         "object": "list",
         "data": [_shown(state, batch, visit.now - lag) for batch in listed],

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.emulator.batch_life import Batches
+from orchestrator.emulator.creates import Creates
 from orchestrator.emulator.file_store import Files
 from orchestrator.emulator.limits import Limits
 from orchestrator.emulator.runs import Runs
@@ -41,8 +42,7 @@ class Books:
         self._calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._faults: Counter[str] = Counter()
         self._direct_tokens = [0, 0]
-        self._creates_by_digest: Counter[str] = Counter()
-        self._creates_by_metadata: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.creates = Creates()
         self._checks: dict[str, list[int]] = {}
         self._lists: dict[str, list[int]] = {}
 
@@ -62,12 +62,6 @@ class Books:
     def met(self, fault: str) -> None:
         """Note a fault that was played."""
         self._faults[fault] += 1
-
-    def created(self, body_digest: str, metadata: Mapping[str, str] | None) -> None:
-        """Note that a create call's work was done, whether or not its answer arrives."""
-        self._creates_by_digest[body_digest] += 1
-        for name, value in (metadata or {}).items():
-            self._creates_by_metadata[name][value] += 1
 
     def spent(self, tokens_in: int, tokens_out: int) -> None:
         """Note the tokens of an answer that was no run."""
@@ -117,12 +111,7 @@ class Books:
                 }
                 for model, window in windows.items()
             },
-            "creates": {
-                "by_digest": dict(self._creates_by_digest),
-                "by_metadata": {
-                    name: dict(values) for name, values in self._creates_by_metadata.items()
-                },
-            },
+            "creates": self.creates.summary(),
             # run id: [checks that saw it unfinished, checks that saw it finished]
             "checks": {run_id: list(seen) for run_id, seen in self._checks.items()},
             # route: [list calls, things they answered for in all, things of the longest answer]

@@ -7,6 +7,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from orchestrator.emulator.creates import Created
+
 JSON_HEADERS = {"content-type": "application/json"}
 
 
@@ -47,7 +49,8 @@ class Reply:
 
     With `drop`, the connection is then closed without a single byte of an answer. With `reset`,
     the answer is whole, and the connection is reset when the next call on it begins. With a `feed`,
-    its pieces follow the body.
+    its pieces follow the body. `created` is what the whole answer would tell of: whoever carries it
+    says there whether it was delivered.
     """
 
     status: int
@@ -57,6 +60,7 @@ class Reply:
     drop: bool = False
     reset: bool = False
     feed: Feed | None = None
+    created: Created | None = None
 
 
 def json_reply(value: Any, status: int = 200, delay_seconds: float = 0.0) -> Reply:

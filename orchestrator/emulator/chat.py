@@ -83,10 +83,11 @@ def create(state: State, visit: Visit) -> Reply:
     delay = direct_seconds(state, visit, answer)
     choices = [_choice(state, visit, answer, index) for index in range(request.n or 1)]
     tokens_out = answer.output_tokens * len(choices)
-    state.books.created(visit.body_digest, request.metadata)
+    completion_id = state.new_id("chatcmpl-", visit.key)
+    state.created(visit, "chat_turn" if conversation.turn else "chat", completion_id)
     state.books.spent(tokens_in, tokens_out)
     completion = {
-        "id": state.new_id("chatcmpl-", visit.key),
+        "id": completion_id,
         "object": "chat.completion",
         "created": int(state.unix(visit.now)),
         "model": model,

@@ -30,8 +30,10 @@ from orchestrator.emulator.settings import Settings
 from orchestrator.emulator.state import Route, State, Visit
 
 OWN_PAGES = "emulator"
-CALLS_SHOWN_DEFAULT = 1000
-CALLS_SHOWN_MAX = 100_000
+SHOWN_DEFAULT = 1000  # calls or creates on a page
+SHOWN_MAX = 100_000
+
+HTTP_REFUSED = 400  # and above
 
 FAMILIES = (
     responses,
@@ -97,6 +99,9 @@ class Emulator:
             worked = False
         else:
             worked = True
+            if call.method == "GET":
+                for named in ids:
+                    self.books.creates.looked_at(named)
         reply = deviant_reply(visit, reply, self._state.deviations, self.settings.seed)
         return self._record(visit, self._spoilt(visit, reply, worked=worked))
 
@@ -148,6 +153,8 @@ class Emulator:
                 body_digest=visit.body_digest or None,
             )
         )
+        # An answer that is cut or says something else does not tell of what was created.
+        is_whole = reply.status < HTTP_REFUSED and Fault.MALFORMED not in visit.played
         headers = {
             **reply.headers,
             **visit.headers,
@@ -156,7 +163,7 @@ class Emulator:
             "openai-version": "2020-10-01",
             "openai-organization": "org-emulator",
         }
-        return replace(reply, headers=headers)
+        return replace(reply, headers=headers, created=visit.created if is_whole else None)
 
     def _own_page(self, call: Call, page: tuple[str, ...], now: float) -> Reply:
         """The emulator's own pages: free of keys, limits, faults and books."""
@@ -167,9 +174,11 @@ class Emulator:
                 return json_reply({"status": "ok"})
             if page == ("books",):
                 return json_reply(self.books.snapshot(now))
+            after = _whole(call, "after", 0)
+            limit = min(_whole(call, "limit", SHOWN_DEFAULT), SHOWN_MAX)
+            if page == ("creates",):
+                return json_reply({"creates": self.books.creates.page(after, limit)})
             if page == ("calls",):
-                after = _whole(call, "after", 0)
-                limit = min(_whole(call, "limit", CALLS_SHOWN_DEFAULT), CALLS_SHOWN_MAX)
                 records = self.books.calls(after, limit)
                 return json_reply({"calls": [record._asdict() for record in records]})
             _refuse_place(call, known=False)

@@ -128,7 +128,9 @@ def create(state: State, visit: Visit) -> Reply:
     run = _new_run(state, visit, request, answer, conversation, input_tokens)
     visit.run_id = run.id
     state.runs.add(run, visit.now)
-    state.books.created(visit.body_digest, request.metadata)
+    state.created(visit, "response" if previous is None else "response_turn", run.id)
+    if previous is not None:
+        state.books.creates.continued(previous.id)
     if run.background and not streams:
         return json_reply(_shown(state, run, run.status(visit.now)))
     delay = state.settings.hang_seconds if run.ends_as == NEVER else run.ends_at - visit.now
@@ -165,6 +167,7 @@ def cancel(state: State, visit: Visit) -> Reply:
         if draw(state.settings.seed, "cancel", run.id) < CONFLICT_SHARE:
             raise Refusal(409, f"Cannot cancel a response with status '{status}'.")
         return json_reply(_shown(state, run, "cancelled"))
+    state.books.creates.cancelled(run.id)
     state.runs.cancel(run, visit.now)
     return json_reply(_shown(state, run, run.status(visit.now)))
 

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from orchestrator.emulator.calls import Call, Feed, Reply, parse_query
+from orchestrator.emulator.creates import Created
 from orchestrator.emulator.emulator import Emulator
 from orchestrator.emulator.mistakes import EmulatorMistake
 
@@ -33,6 +34,9 @@ Send = Callable[[Message], Awaitable[None]]
 # ASGI itself has no words for it.
 DROP = "emulator.drop"
 RESET_NEXT = "emulator.reset_next"
+
+# How it says that the whole answer about something that was created has gone out.
+DELIVERED = "emulator.delivered"
 
 # Closing with this option set (on, after 0 seconds) is a reset: the caller sees ECONNRESET.
 LINGER_NOT = struct.pack("ii", 1, 0)
@@ -83,14 +87,16 @@ class Application:
             await _drop(scope, receive)
             return
         if reply.feed is not None:
-            await self._feed(reply, reply.feed, receive, send)
+            if await self._feed(reply, reply.feed, receive, send):
+                _delivered(scope, reply)
             return
         await _send(send, reply)
+        _delivered(scope, reply)
         if reply.reset:
             _reset_next(scope)
 
-    async def _feed(self, reply: Reply, feed: Feed, receive: Receive, send: Send) -> None:
-        """Send the feed's pieces as they come, until it is over or nobody reads."""
+    async def _feed(self, reply: Reply, feed: Feed, receive: Receive, send: Send) -> bool:
+        """Send the feed's pieces as they come, until it is over (True) or nobody reads."""
         loop = asyncio.get_running_loop()
         leaving = loop.create_task(_left(receive))
         try:
@@ -100,8 +106,9 @@ class Application:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                 if feed.over:
                     await send({"type": "http.response.body", "body": b""})
-                    return
+                    return True
                 await self._news_or_left(feed.next_at(), leaving)
+            return False
         finally:
             feed.close()
             leaving.cancel()
@@ -200,6 +207,17 @@ async def _drop(scope: MutableMapping[str, Any], receive: Receive) -> None:
     await _left(receive)
 
 
+def _delivered(scope: MutableMapping[str, Any], reply: Reply) -> None:
+    """Note that the answer has gone out. Without a connection nobody can know better."""
+    if reply.created is None:
+        return
+    tell = (scope.get("extensions") or {}).get(DELIVERED)
+    if tell is None:
+        reply.created.delivered = True
+    else:
+        tell(reply.created)
+
+
 def _reset_next(scope: MutableMapping[str, Any]) -> None:
     reset = (scope.get("extensions") or {}).get(RESET_NEXT)
     if reset is not None:  # without a connection nothing is to be reset
@@ -207,11 +225,17 @@ def _reset_next(scope: MutableMapping[str, Any]) -> None:
 
 
 class _CuttableProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with ways for the application to cut the connection."""
+    """uvicorn's protocol, with ways for the application to cut the connection.
+
+    It knows more of an answer than that it went out: a caller that dies with the answer unread
+    resets the connection, and one that sends its next call has read it.
+    """
 
     _doomed = False
+    _unread: Created | None = None
 
     def data_received(self, data: bytes) -> None:
+        self._unread = None
         if self._doomed:
             # Closed at once, a good client would see it and open another connection unharmed.
             connection = self.transport.get_extra_info("socket")
@@ -225,7 +249,18 @@ class _CuttableProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {
             DROP: self.transport.abort,  # type: ignore[dict-item]  # ours
             RESET_NEXT: self._reset_next,  # type: ignore[dict-item]  # ours
+            DELIVERED: self._delivered,  # type: ignore[dict-item]  # ours
         }
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._unread is not None and exc is not None:
+            self._unread.delivered = False
+        super().connection_lost(exc)
+
+    def _delivered(self, created: Created) -> None:
+        if not self.transport.is_closing():
+            created.delivered = True
+            self._unread = created
 
     def _reset_next(self) -> None:
         self._doomed = True

@@ -191,6 +191,10 @@ def _apply(state: State, visit: Visit, session: Session, events: Sequence[InputE
         begin_turn(state, visit, session, said)
         settle(state, session, now)
     cancelled = any(event.type == CANCEL for event in events)
+    if cancelled:
+        state.books.creates.cancelled(session.id)
+    if outputs or said:
+        state.books.creates.continued(session.id)
     if cancelled and turn is not None and turn.cancelled_at is None:
         turn.cancelled_at = now + state.settings.cancelling_seconds
     note(state, session, now)

@@ -98,7 +98,7 @@ def create(state: State, visit: Visit) -> Reply:
     settle(state, session, visit.now)
     state.memory(Sessions).add(session)
     visit.run_id = session_id
-    state.books.created(visit.body_digest, request.metadata)
+    state.created(visit, "agent_session", session_id)
     if feed is not None:
         return Reply(200, STREAM_HEADERS, feed=feed)
     return reply_to_create(state, session, visit.now)
@@ -275,6 +275,7 @@ def _listed(
         session = sessions[shown["id"]]
         done = session.is_done(visit.now) and shown["status"] in {"idle", "failed"}
         state.books.checked(session.id, final=done)
+        state.books.creates.listed(session.id)
     return _as_list(data, more=more)
 
 

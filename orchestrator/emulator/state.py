@@ -12,6 +12,7 @@ from orchestrator.emulator.batch_life import Batches
 from orchestrator.emulator.books import Books
 from orchestrator.emulator.calls import Call, Reply
 from orchestrator.emulator.chance import digest, draw
+from orchestrator.emulator.creates import Created
 from orchestrator.emulator.deviations import Deviation
 from orchestrator.emulator.durations import Durations, Fixed, Uniform
 from orchestrator.emulator.faults import Fault, Faults
@@ -59,6 +60,7 @@ class Visit:
     headers: dict[str, str] = field(default_factory=dict)
     played: list[Fault] = field(default_factory=list)
     ids: tuple[str, ...] = ()
+    created: Created | None = None
 
     def read(self, kind: type[BodyT]) -> BodyT:
         """The body as this struct; a 400 where it is no JSON or has wrong types."""
@@ -187,6 +189,12 @@ class State:
         """Note that the visit meets this fault."""
         visit.played.append(fault)
         self.books.met(fault.value)
+
+    def created(self, visit: Visit, kind: str, run_id: str = "") -> None:
+        """Note that the visit's work, which is to create something, was done."""
+        visit.created = self.books.creates.add(
+            kind, run_id, visit.body_digest, visit.metadata, visit.now
+        )
 
     def hangs(self, visit: Visit) -> bool:
         """Whether what this visit creates never ends; noted where it does."""

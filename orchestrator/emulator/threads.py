@@ -233,6 +233,7 @@ def list_messages(state: State, visit: Visit) -> Reply:
     thread = find_thread(state, visit)
     state.admit_control(visit)
     wanted = visit.call.query.get("run_id")
+    state.books.creates.looked_at(wanted or "")
     messages = [
         message
         for message in thread.messages(state, visit.now)

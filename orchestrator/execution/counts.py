@@ -18,9 +18,9 @@ class Counts(msgspec.Struct, kw_only=True):
     tasks_max: int = 0
 
     @classmethod
-    def read(cls, stored: bytes | None) -> Self | None:
-        """From the journal; None when there is nothing."""
-        return None if stored is None else msgspec.json.decode(stored, type=cls)
+    def read(cls, stored: bytes | None) -> Self:
+        """From the journal; nothing counted when there is nothing."""
+        return cls() if stored is None else msgspec.json.decode(stored, type=cls)
 
     def stored(self) -> bytes:
         """For the journal."""

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
+from orchestrator.adapters.clock import unix_now
 from orchestrator.adapters.journal import JournalFile, JournalReader
 from orchestrator.adapters.result_file import FOLDER_MODE, SUMMARY_NAME, prepare_folder
-from orchestrator.emulator.server import unix_now
 from orchestrator.errors import JournalUnusable, NothingToRetry, OutputFolderUnusable
 from orchestrator.jobfile import Job
 

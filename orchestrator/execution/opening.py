@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import msgspec
 
 from orchestrator.adapters.clock import unix_now
 from orchestrator.adapters.journal import EndedGroup, Facts, JournalFile
+from orchestrator.adapters.prices import has_price
 from orchestrator.adapters.request_file import RequestFile, Sendable
 from orchestrator.adapters.result_file import (
     ERRORS_NAME,
@@ -20,7 +21,12 @@ from orchestrator.adapters.result_file import (
 )
 from orchestrator.core.entries import Past
 from orchestrator.core.model import Outcome, Request
-from orchestrator.errors import JournalUnusable, LinesChanged, OutputFolderUnusable
+from orchestrator.errors import (
+    JournalUnusable,
+    LinesChanged,
+    ModelUnpriced,
+    OutputFolderUnusable,
+)
 from orchestrator.execution.counts import Counts
 from orchestrator.execution.folder import Beginning, folder_to_go_on, new_folder, source_of
 from orchestrator.jobfile import Job
@@ -56,7 +62,7 @@ class Opened:
     left: Iterable[Request]
     past: Past | None = None
     ended: Sequence[EndedGroup] = ()
-    counts: Counts | None = None
+    counts: Counts = field(default_factory=Counts)
 
 
 def open_execution(
@@ -86,6 +92,7 @@ def _begin(
     journal: JournalFile | None = None,
 ) -> Opened:
     found = requests.check()
+    _refuse_unpriced(job, found.by_model)
     if journal is None:
         journal = stack.enter_context(JournalFile(new_folder(job, beginning)))
     facts = Facts(
@@ -127,6 +134,7 @@ class _GoingOn:
     def open(self, stack: ExitStack, server: str) -> Opened:
         self._refuse_other(server)
         self._compare_input()
+        _refuse_unpriced(self._job, self._facts.by_model)
         self._put_aside()
         if self._beginning.retry_failed:
             with self._results():
@@ -138,15 +146,16 @@ class _GoingOn:
         (self._journal.folder / SUMMARY_NAME).unlink(missing_ok=True)  # it is not the last word
         if is_gone_with_its_process(server):
             self._journal.forget_unfinished()
+        ended, counts = self._journal.ended_groups(), Counts.read(self._journal.last_counts)
         return Opened(
             folder=self._journal.folder,
             facts=self._facts,
             journal=self._journal,
             results=results,
             left=self._left(),
-            past=self._past(),
-            ended=self._journal.ended_groups(),
-            counts=Counts.read(self._journal.last_counts),
+            past=self._past(ended, counts),
+            ended=ended,
+            counts=counts,
         )
 
     def _results(self) -> ResultFiles:
@@ -226,7 +235,7 @@ class _GoingOn:
             known[line] = True
         return self._requests.requests(lambda line: line >= len(known) or not known[line])
 
-    def _past(self) -> Past:
+    def _past(self, ended: Sequence[EndedGroup], counts: Counts) -> Past:
         number_at = {each.line: each.number for each in self._journal.unfinished()}
         found = self._requests.requests(number_at.__contains__)
         in_flight = sorted((number_at[request.line], request) for request in found)
@@ -236,6 +245,10 @@ class _GoingOn:
             numbers_issued=self._journal.number_max,
             batches_issued=-self._journal.batch_number_min,
             groups_issued=self._journal.group_max,
+            counts=counts.totals,
+            batches_by_end=counts.batches_by_end,
+            spent=ended,
+            seconds=counts.seconds,
         )
 
 
@@ -280,6 +293,13 @@ class _Compared:
 def is_gone_with_its_process(server: str) -> bool:
     """Whether the runs of this server end with the process that started them."""
     return server == EMULATOR
+
+
+def _refuse_unpriced(job: Job, models: Iterable[str]) -> None:
+    """Under a limit of the cost every model has to have a price."""
+    unpriced = [model for model in models if not has_price(model)]
+    if job.settings.max_cost_usd is not None and unpriced:
+        raise ModelUnpriced(models=", ".join(sorted(unpriced)))
 
 
 def _digest_of_defaults(job: Job) -> str:

@@ -17,8 +17,9 @@ from orchestrator.adapters.prices import price_of
 from orchestrator.adapters.progress import Progress
 from orchestrator.adapters.result_file import result_line
 from orchestrator.core.model import Outcome, Request, Result, RunError
+from orchestrator.core.pace import Pace, Standing
 from orchestrator.core.states import State
-from orchestrator.core.tally import Pace, Standing, Tally
+from orchestrator.core.tally import Tally
 from orchestrator.errors import (
     ExecutionStopped,
     InputChanged,
@@ -84,7 +85,7 @@ class Execution:
         self._log = log
         self._cancel_on_interrupt = False
         self._total = opened.facts.requests
-        self._before = opened.counts or Counts()
+        self._before = opened.counts
         self._calls_before = self._before.counted_calls()
         self._tally = Tally(price_of)
         for group in opened.ended:
@@ -255,6 +256,7 @@ class Execution:
             tasks_max=max(self._orchestrator.tasks_max, self._before.tasks_max),
             wall_seconds=self._seconds(),
             stopped=self._why_stopped(),
+            budget=self._orchestrator.budget.as_dict(),
         )
 
     def _why_stopped(self) -> RunError | None:

@@ -35,6 +35,12 @@ class Overrides:
     connections: int | None = None
     tools: Path | None = None
     deadline_seconds: float | None = None
+    run_deadline_seconds: float | None = None
+    execution_deadline_seconds: float | None = None
+    max_cost_usd: float | None = None
+    max_tokens: int | None = None
+    same_failures_max: int | None = None
+    lost_creates: str | None = None
     via: str | None = None
     enqueued_tokens: int | None = None
     direct_below: int | None = None
@@ -52,6 +58,12 @@ OVERRIDABLE = (
     "max_in_flight",
     "connections",
     "deadline_seconds",
+    "run_deadline_seconds",
+    "execution_deadline_seconds",
+    "max_cost_usd",
+    "max_tokens",
+    "same_failures_max",
+    "lost_creates",
 )
 
 

@@ -46,6 +46,12 @@ class LimitsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     turns_max: int | None = None
     attempts_max: int | None = None
     deadline_seconds: float | None = None
+    run_deadline_seconds: float | None = None
+    execution_deadline_seconds: float | None = None
+    max_cost_usd: float | None = None
+    max_tokens: int | None = None
+    same_failures_max: int | None = None
+    lost_creates: str | None = None
     seed: int | None = None
 
 

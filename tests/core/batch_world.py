@@ -126,7 +126,7 @@ class BatchWorld(World):
             creates_stop_at=creates_stop_at,
         )
         ends = [list(lines[n]) if n < len(lines) else [] for n in range(len(fates))]
-        self.batch_server = BatchServer(self.server, fates, ends)
+        self.batch_server = BatchServer(self.server, self.fates, [[], *ends])
         self.referee = BatchReferee(self.batch_server)
         self.batch_fates = list(batches)
         self.batch_troubles = {}

@@ -8,6 +8,7 @@ from orchestrator.core.model import (
     NO_USAGE,
     Family,
     Outcome,
+    Prepared,
     RunError,
     Seen,
     Status,
@@ -113,11 +114,20 @@ class Server:
 
     runs: dict[str, Remote] = field(default_factory=dict)
     created: dict[str, int] = field(default_factory=dict)
+    names: dict[str, tuple[str, int]] = field(default_factory=dict)  # by the run's id
     cancels_asked: set[str] = field(default_factory=set)
 
-    def create(self, custom_id: str, fate: Fate, now: float) -> Seen:
+    def find(self, custom_id: str, creates: int, now: float) -> Seen | Prepared:
+        """A run by the name that it was given, in a list that lags; else that there is none."""
+        for run_id, name in self.names.items():
+            if name == (custom_id, creates) and self.is_listed(run_id, now):
+                return Seen(run_id, Status.PENDING, "listed", found=True)
+        return Prepared(b"")
+
+    def create(self, custom_id: str, fate: Fate, now: float, creates: int = 0) -> Seen:
         times = self.created[custom_id] = self.created.get(custom_id, 0) + 1
         run_id = f"{custom_id}/{times}"
+        self.names[run_id] = (custom_id, creates)
         run = Remote(run_id, fate, now, now + fate.work_seconds, fails=times <= fate.fails)
         self.runs[run_id] = run
         if fate.family is Family.DIRECT:

@@ -3,8 +3,10 @@
 The canaries at the end break the scheduler on purpose; a referee that does not notice is no use.
 """
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.core.actions import RecordOutcome
@@ -18,7 +20,7 @@ from orchestrator.core.scheduler import Scheduler
 from orchestrator.core.states import State
 from orchestrator.errors import InvariantBroken
 
-from .pretend_server import Cancelling, End, Fate, Trouble
+from .pretend_server import WAIT_FOR_OUTPUTS, Cancelling, End, Fate, Trouble
 from .world import RULES, World
 
 SECONDS = st.floats(0, 30)
@@ -73,7 +75,29 @@ def test_every_request_ends_as_its_fate_says(fates, seed):
     """Lost answers, 5xx, 429, 404, late status: trouble on the way changes no outcome."""
     results = World(fates, seed).run()
 
-    assert [results[n].outcome for n in range(len(fates))] == [fate.outcome for fate in fates]
+    assert [results[n].outcome for n in sorted(results)] == [fate.outcome for fate in fates]
+
+
+WAITS = sorted(WAIT_FOR_OUTPUTS)
+
+
+LAGS = Fate(Family.AGENT_SESSIONS, troubles=(Trouble.LOST_AFTER,), lag_seconds=5.0)
+
+
+@example([LAGS, replace(LAGS, family=Family.ASSISTANTS, fails=1)], 0)
+@given(fates(st.just(())), SEEDS)
+def test_lost_creates_are_looked_for_and_counted_to_the_last(fates, seed):
+    """What can be listed is not created twice, but where the list lags; what was lost is told."""
+    world = World(fates, seed)
+
+    for number, result in world.run().items():
+        fate = fates[number - 1]
+        if fate.family not in WAITS:
+            continue
+        created = {run_id for run_id in world.server.runs if run_id.startswith(f"r{number}/")}
+        assert result.lost == len(created - world.referee.ever_known)
+        if fate.end is not End.VANISHES:  # else lists don't show it
+            assert result.lost == 0  # lists lag 5 s at most, and 10 s are waited for them
 
 
 @given(fates(STOPS), SEEDS, st.none() | SECONDS)
@@ -83,7 +107,7 @@ def test_whatever_is_stopped_ends_once(fates, seed, creates_stop_at):
 
     results = world.run()
 
-    for number, fate in enumerate(fates):
+    for number, fate in enumerate(fates, 1):
         possible = {fate.outcome}
         if fate.stops:
             possible |= {Outcome.CANCELLED}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from orchestrator.core.failures import Cause
 from orchestrator.core.model import Outcome, RunError, Status
 
 from .batch_play import IDLE_SECONDS, BatchPlay, batch_seen, packed_again
@@ -16,7 +17,8 @@ def test_lines_at_fault_fail_and_the_others_go_again():
     deeds = play.looked_at(batch_seen(Status.FAILED, "bad_line", line_errors=errors))
 
     assert endings(deeds) == {12: Outcome.FAILED}
-    assert results_of(deeds)[12].error == RunError("bad_line", "no such model")
+    refused = RunError("bad_line", "no such model", Cause.BAD_REQUEST)
+    assert results_of(deeds)[12].error == refused
     assert packed_again(play, 11, 13)
     assert play.scheduler.totals.creates_lost == 0
 

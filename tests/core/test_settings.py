@@ -48,6 +48,39 @@ def test_a_batch_has_whole_limits(name, value):
         Settings(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["run_deadline_seconds", "execution_deadline_seconds"])
+def test_times_may_be_endless_and_are(name):
+    """Without a word there is no such limit; whoever says so gets the same."""
+    infinite = float("inf")
+    assert getattr(Settings().rules(), name) == infinite
+    assert getattr(Settings(**{name: infinite}).rules(), name) == infinite
+    assert getattr(Settings(**{name: 5}).rules(), name) == 5
+    with pytest.raises(SettingUnusable, match=f"{name} = 0"):
+        Settings(**{name: 0})
+
+
+@pytest.mark.parametrize("given", [{"max_cost_usd": 0}, {"max_tokens": 1.5}, {"max_tokens": -1}])
+def test_a_budget_is_more_than_nothing(given):
+    """Tokens are whole, and whoever may spend nothing need not begin."""
+    with pytest.raises(SettingUnusable, match="max_"):
+        Settings(**given)
+
+
+def test_refusals_alike_are_counted_in_whole_numbers():
+    """0 is no limit."""
+    assert Settings(same_failures_max=0).rules().same_failures_max == 0
+    with pytest.raises(SettingUnusable, match=r"same_failures_max = 1\.5"):
+        Settings(same_failures_max=1.5)
+
+
+def test_there_are_two_rules_for_lost_creates():
+    """The default is to send again."""
+    assert not Settings().rules().gives_up_lost
+    assert Settings(lost_creates="give-up").rules().gives_up_lost
+    with pytest.raises(SettingUnusable, match=r"lost_creates = 'ask' .* no such rule"):
+        Settings(lost_creates="ask")
+
+
 def test_batches_take_days_and_many_requests():
     """By batch more requests are in flight and a request has more time, unless told otherwise."""
     usual, batched = Settings(), Settings(via="batch")

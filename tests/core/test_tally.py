@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.failures import Cause
 from orchestrator.core.model import (
     NO_USAGE,
     Body,
@@ -17,17 +18,8 @@ from orchestrator.core.model import (
     RunError,
     Usage,
 )
-from orchestrator.core.tally import (
-    FAILURE_CODES_MAX,
-    MOMENTS_MAX,
-    OTHER,
-    Moment,
-    Pace,
-    Standing,
-    Tally,
-    percentile,
-    seconds_left,
-)
+from orchestrator.core.pace import MOMENTS_MAX, Moment, Pace, Standing, seconds_left
+from orchestrator.core.tally import FAILURE_CODES_MAX, OTHER, Tally, percentile
 from orchestrator.core.totals import Totals
 
 PRICED = "model-a"
@@ -174,6 +166,18 @@ class TestCost:
 
 
 class TestFailures:
+    def test_a_refusal_and_a_failed_run_of_the_same_code_are_told_apart(self):
+        """One is the server's answer to a call, the other the end of a run that was paid for."""
+        of_a_call = RunError("server_error", "bad gateway", Cause.SERVER_ERROR)
+        of_a_run = RunError("server_error", "it broke down")
+        groups = summary_of(
+            tally_of(*(result(Outcome.FAILED, error=error) for error in (of_a_call, of_a_run)))
+        )["failures"]
+        assert [(group["cause"], group["reason"]) for group in groups] == [
+            ("server_error", "5xx and 408: the server's own trouble passes"),
+            (None, None),
+        ]
+
     def test_grouped_with_an_example(self):
         """Failures of one kind are one entry with its first example, the commonest first."""
         timed_out = result(Outcome.TIMED_OUT, custom_id="slow")
@@ -189,6 +193,8 @@ class TestFailures:
             {
                 "outcome": "failed",
                 "code": "server_error",
+                "cause": None,
+                "reason": None,
                 "count": 3,
                 "example_custom_id": "r-0",
                 "example_message": "message 0",
@@ -196,6 +202,8 @@ class TestFailures:
             {
                 "outcome": "timed_out",
                 "code": "timed_out",
+                "cause": None,
+                "reason": None,
                 "count": 1,
                 "example_custom_id": "slow",
                 "example_message": "",

@@ -10,12 +10,12 @@ from itertools import count
 
 from orchestrator.core import actions, events, invariants
 from orchestrator.core.failures import Failure
-from orchestrator.core.model import Family, Outcome, Request, Seen, Status, ToolOutput
+from orchestrator.core.model import Family, Outcome, Prepared, Request, Seen, Status, ToolOutput
 from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
 
 from .play import NoBody
-from .pretend_server import FAILURES, Fate, Server, Trouble
+from .pretend_server import FAILURES, WAIT_FOR_OUTPUTS, Server, Trouble
 
 PERMIT_SECONDS = 0.2
 STEPS_MAX = 20_000
@@ -31,6 +31,8 @@ class Referee:
     def __init__(self):
         self.out = set()  # runs with a call out
         self.run_ids = {}  # runs whose id is known
+        self.ever_known = set()  # ids of runs
+        self.cancelled = set()  # runs whose cancel was sent: another one may come after them
         self.not_before = {}  # when a run may be checked again
         self.accepted = set()  # tool calls whose outputs were accepted, by run number
         self.asked = {}  # ids of the tool calls of the turn, in order
@@ -48,7 +50,13 @@ class Referee:
             assert number not in self.results, f"run {number} has ended"
             self.out.add(number)
         match call:
+            case actions.CancelRun(number=number):
+                self.cancelled.add(number)
             case actions.CreateRun(number=number, request=request):
+                if number in self.cancelled:
+                    self.cancelled.discard(number)
+                    self.run_ids.pop(number, None)
+                    self.asked.pop(number, None)
                 assert number not in self.run_ids, f"run {number} was created twice"
                 first = self.on_thread.setdefault(request.thread or number, number)
                 assert first == number, f"run {number} was created while {first} has its thread"
@@ -85,6 +93,7 @@ class Referee:
 
     def _saw(self, number, seen, now):
         self.run_ids[number] = seen.run_id
+        self.ever_known.add(seen.run_id)
         self.not_before[number] = now + GAP_SECONDS_MIN
         if seen.status is Status.PENDING:
             self.not_before[number] = now + max(GAP_SECONDS_MIN, seen.look_again_seconds or 0.0)
@@ -114,15 +123,15 @@ class World:
     """Lets fates take their course."""
 
     def __init__(self, fates, seed, *, rules=RULES, scheduler_type=Scheduler, creates_stop_at=None):
-        self.fates: list[Fate] = fates
+        self.fates = [None, *fates]  # number 0 is nobody's
         self.chance = random.Random(seed)  # noqa: S311 - a simulation's chance is to be repeated
         self.scheduler = scheduler_type(rules, self.chance.random)
         self.server, self.referee = Server(), Referee()
-        self.troubles = [list(fate.troubles) for fate in fates]
+        self.troubles = [[], *(list(fate.troubles) for fate in fates)]
         self.now = 0.0
         self._tickets = count()
         self._to_come = []
-        for number, fate in enumerate(fates):
+        for number, fate in enumerate(fates, 1):
             request = self._request(number, fate)
             self._later(fate.admitted_at, events.RequestAdmitted(number, request))
             for at, cancel in fate.stops:
@@ -148,7 +157,7 @@ class World:
             self.now = max(self.now, min(moments))
             self._let_happen()
         assert self.scheduler.in_flight == 0, "something is waited for that never comes"
-        silent = set(range(len(self.fates))) - set(self.referee.results)
+        silent = set(range(1, len(self.fates))) - set(self.referee.results)
         assert not silent, f"no outcome was recorded for {silent}"
         return self.referee.results
 
@@ -197,6 +206,10 @@ class World:
         answer = None
         if trouble in {Trouble.NONE, Trouble.LOST_AFTER}:
             answer = self._answer_to(number, call)
+        if trouble is Trouble.LOST_AFTER and _looks(call):
+            trouble = Trouble.BROKEN  # a look costs nothing, so the family says it that way
+        if isinstance(answer, Prepared):
+            answer = Prepared(b"%d" % call.lost)
         if trouble is not Trouble.NONE:
             answer = FAILURES[trouble]
         self._later(self.now + self._call_seconds(), _event_of(number, call, answer), number)
@@ -231,8 +244,11 @@ class World:
 
     def _answer_to(self, number, call) -> Seen | Failure:
         match call:
-            case actions.CreateRun(request=request):
-                return self.server.create(request.custom_id, self.fates[number], self.now)
+            case actions.CreateRun(request=request, creates=creates) if _looks(call):
+                return self.server.find(request.custom_id, creates, self.now)
+            case actions.CreateRun(request=request, creates=creates):
+                fate = self.fates[number]
+                return self.server.create(request.custom_id, fate, self.now, creates)
             case actions.CheckRuns(runs=(run,)):
                 return self.server.check(run.run_id, self.now)
             case actions.SubmitToolOutputs(run_id=run_id, outputs=outputs):
@@ -256,6 +272,14 @@ GOOD_AND_BAD = {
 }
 
 
+def _looks(call):
+    """Whether this is no create, but a look for one that was lost."""
+    looks_first = isinstance(call, actions.CreateRun) and call.request.family in WAIT_FOR_OUTPUTS
+    return looks_first and call.lost > int(call.prepared or 0)
+
+
 def _event_of(number, call, answer):
+    if isinstance(answer, Prepared):
+        return events.RunPrepared(number, answer.continuation)
     good, bad = GOOD_AND_BAD[type(call)]
     return bad(number, answer) if isinstance(answer, Failure) else good(number, answer)

@@ -53,9 +53,11 @@ class EmulatorTransport(httpx2.AsyncBaseTransport):
             message = "Server disconnected without sending a response."
             raise httpx2.RemoteProtocolError(message, request=request)
         if reply.feed is not None:
-            stream = FeedStream(reply.feed, self.streams)
+            stream = FeedStream(reply, self.streams)
             headers = dict(reply.headers)
             return httpx2.Response(reply.status, headers=headers, stream=stream, request=request)
+        if reply.created is not None:
+            reply.created.delivered = True
         return httpx2.Response(
             reply.status, headers=dict(reply.headers), content=reply.body, request=request
         )
@@ -74,8 +76,9 @@ class EmulatorTransport(httpx2.AsyncBaseTransport):
 class FeedStream(httpx2.AsyncByteStream):
     """A reply's feed as a body: its pieces come when their time has come or another call did it."""
 
-    def __init__(self, feed, streams) -> None:
-        self._feed = feed
+    def __init__(self, reply, streams) -> None:
+        self._feed = reply.feed
+        self._created = reply.created
         self._streams = streams
         self._news = asyncio.Event()
         streams.add(self)
@@ -90,6 +93,8 @@ class FeedStream(httpx2.AsyncByteStream):
             for piece in self._feed.take(loop.time()):
                 yield piece
             if self._feed.over:
+                if self._created is not None:
+                    self._created.delivered = True
                 return
             at = self._feed.next_at()
             with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""A journal in memory that outlives the orchestrator which wrote it, as a file outlives a process."""
+"""A journal in memory that outlives who wrote it, as a file outlives a process."""
 
 from collections import deque
 

@@ -34,6 +34,13 @@ class EmulatorProcess:
             after = page[-1]["sequence"]
         return found
 
+    def creates(self):
+        """Everything that was created, and what became of it (see emulator/creates.py)."""
+        found = []
+        while page := self._get(f"/emulator/creates?after={len(found)}&limit=100000")["creates"]:
+            found += page
+        return found
+
     def _get(self, path):
         # No proxy: the emulator is on this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

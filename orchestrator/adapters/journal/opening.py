@@ -136,6 +136,7 @@ def _refuse_foreign(path: Path) -> None:
 def _refuse_other_schemas(connection: sqlite3.Connection, path: Path) -> None:
     if _pragma(connection, "application_id") != APPLICATION_ID:
         raise JournalUnusable(path=path, problem="it is no journal", cure=CURE_FOREIGN)
+    connection.execute(SQL["tables_count"])  # reads the tables' names, where the pragmas do not
     schema = _pragma(connection, "user_version")
     if schema != SCHEMA:
         problem = f"a newer version of this program made it (schema {schema}, not {SCHEMA})"

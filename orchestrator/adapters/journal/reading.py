@@ -24,6 +24,7 @@ from orchestrator.adapters.journal.records import (
 from orchestrator.adapters.journal.rows import text_from
 from orchestrator.adapters.journal.statements import SQL
 from orchestrator.core.entries import Entry
+from orchestrator.core.failures import Cause
 from orchestrator.core.model import Outcome, Usage
 from orchestrator.errors import JournalUnusable
 
@@ -53,7 +54,10 @@ class JournalReader:
     @staticmethod
     def is_there(folder: Path) -> bool:
         """Whether the folder has a journal."""
-        return (folder / JOURNAL_NAME).exists()
+        try:
+            return (folder / JOURNAL_NAME).exists()
+        except OSError:  # a name that is too long, a folder that may not be looked into
+            return False
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +146,7 @@ class JournalReader:
         """How the requests ended that have ended, those too that were sent again."""
         groups = []
         for row in self.rows("ended_groups"):
-            outcome, code, model, count, *sums, sent, lost, number, is_reopened = row
+            outcome, code, model, count, *sums, sent, lost, number, cause, is_reopened = row
             [(custom_id, message)] = self.rows("example", [number])
             group = EndedGroup(
                 outcome=Outcome(outcome),
@@ -150,11 +154,13 @@ class JournalReader:
                 model=text_from(model),
                 count=count,
                 usage=Usage(*sums[:4]),
-                batch_usage=Usage(*sums[4:]),
+                batch_usage=Usage(*sums[4:8]),
+                lost_usage=Usage(*sums[8:]),
                 sent=sent,
                 lost=lost,
                 custom_id=text_from(custom_id),
                 message=text_from(message),
+                cause=None if cause is None else Cause(cause),
                 is_reopened=is_reopened == 1,
             )
             groups.append(group)

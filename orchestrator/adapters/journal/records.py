@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from orchestrator.core.failures import Cause
 from orchestrator.core.model import Outcome, Usage
 
 
@@ -105,8 +106,10 @@ class EndedGroup:
     count: int
     usage: Usage
     batch_usage: Usage
+    lost_usage: Usage
     sent: int
     lost: int
     custom_id: str
     message: str
+    cause: Cause | None
     is_reopened: bool

@@ -71,8 +71,10 @@ def admission(number: int, request: Request, seq: int, at: float) -> Row:
 def ending(number: int, result: Result, seq: int, at: float) -> Row:
     """The end of a request; why it ended is kept only where it did not complete."""
     code = message = ""
+    cause = None
     if result.outcome is not Outcome.COMPLETED and result.error is not None:
         code, message = result.error.code, result.error.message[:MESSAGE_CHARACTERS_MAX]
+        cause = result.error.cause
     return (
         number,
         result.outcome.value,
@@ -89,6 +91,9 @@ def ending(number: int, result: Result, seq: int, at: float) -> Row:
         result.sent,
         result.lost,
         result.seconds,
+        cause,
+        min(result.lost_usage.input_tokens, COUNT_MAX),
+        min(result.lost_usage.output_tokens, COUNT_MAX),
     )
 
 

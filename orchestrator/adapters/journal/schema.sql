@@ -53,10 +53,14 @@ CREATE TABLE requests (
     turns INTEGER,
     sent INTEGER,
     lost INTEGER,
-    seconds REAL
+    seconds REAL,
+    cause TEXT,
+    lost_input_tokens INTEGER,
+    lost_output_tokens INTEGER
 );
 
--- What a replay needs of a run, `seq` counts all that was told, admissions and ends as well; batches have numbers below 0.
+-- What a replay needs of a run; batches have numbers below 0. `seq` counts all that was told,
+-- admissions and ends as well.
 CREATE TABLE events (
     number INTEGER NOT NULL,
     seq INTEGER NOT NULL,

@@ -100,12 +100,8 @@ def _after(entry: Entry) -> Where | None:
     match entry:
         case CreateSent():
             return Where.IN_DOUBT
-        case events.RunPrepared():
-            return Where.HERE  # what was prepared is no run yet; the next call is an entry again
-        case (
-            events.CreateFailed(failure=failure) | events.LineAnswered(answer=Failure() as failure)
-        ):
-            return Where.IN_DOUBT if failure.maybe_done else Where.HERE
+        case events.RunPrepared() | events.CreateFailed() | events.LineAnswered(answer=Failure()):
+            return Where.HERE  # the next call is an entry again
         case (
             events.RunCreated(seen=seen)
             | events.RunSeen(seen=seen)

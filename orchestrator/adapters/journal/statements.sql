@@ -50,7 +50,10 @@ UPDATE requests SET
     turns = told.column18,
     sent = told.column19,
     lost = told.column20,
-    seconds = told.column21
+    seconds = told.column21,
+    cause = told.column22,
+    lost_input_tokens = told.column23,
+    lost_output_tokens = told.column24
 FROM (VALUES {rows}) AS told
 WHERE requests.number = told.column1
 
@@ -115,9 +118,10 @@ SELECT
     sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens),
     sum(batch_input_tokens), sum(batch_output_tokens),
     sum(batch_cached_tokens), sum(batch_reasoning_tokens),
-    sum(sent), sum(lost), min(number), is_reopened
+    sum(lost_input_tokens), sum(lost_output_tokens),
+    sum(sent), sum(lost), min(number), cause, is_reopened
 FROM requests WHERE outcome IS NOT NULL
-GROUP BY outcome, code, model, is_reopened
+GROUP BY outcome, code, model, cause, is_reopened
 
 -- name: example
 SELECT custom_id, message FROM requests WHERE number = ?

@@ -246,6 +246,7 @@ class RequestFile:
                 body_bytes=len(found.content),
                 inputs=found.inputs,
                 digest=found.digest(),
+                output_tokens=found.output_tokens,
             )
 
     def sendable(self, line: _Line) -> Sendable:

@@ -57,4 +57,5 @@ def request_from(
         via_batch=found.via_batch,
         body_bytes=len(found.content),
         inputs=found.inputs,
+        output_tokens=found.output_tokens,
     )

@@ -133,6 +133,7 @@ class Sendable:
     thread: str = ""
     via_batch: bool = False
     inputs: int = 1
+    output_tokens: int = 0
 
     def digest(self) -> bytes:
         """Of what is sent; another one means that the line, or a default, was changed."""
@@ -180,11 +181,12 @@ def _sendable(
     _check_work(fields, url)
     _check_flags(fields, family)
     content = msgspec.json.encode(fields) if changed else given.strip()
-    tokens = _tokens(fields, content, url)
+    output = _output_tokens(fields, url)
+    tokens = _prompt_tokens(content) + output
     model = sys.intern(model)
     inputs = _inputs(fields) if by_batch and url == EMBEDDINGS_URL else 1
     return Sendable(
-        custom_id, url, family, model, tokens, content, thread_of(url), by_batch, inputs
+        custom_id, url, family, model, tokens, content, thread_of(url), by_batch, inputs, output
     )
 
 
@@ -382,9 +384,13 @@ def _inputs(fields: dict[str, Raw]) -> int:
     return 1
 
 
-def _tokens(fields: dict[str, Raw], content: bytes, url: str) -> int:
-    """The estimate to reserve: characters / 4 plus the output that the body allows."""
+def _prompt_tokens(content: bytes) -> int:
     characters = len(content) if content.isascii() else len(content.decode())
+    return -(-characters // CHARACTERS_PER_TOKEN)
+
+
+def _output_tokens(fields: dict[str, Raw], url: str) -> int:
+    """The output that the body allows, of all choices; 0 when it names no limit."""
     choices = jsontext.count(fields, "n") if url in URLS_WITH_SEVERAL_CHOICES else 0
     output = next(filter(None, (jsontext.count(fields, name) for name in OUTPUT_LIMITS)), 0)
-    return -(-characters // CHARACTERS_PER_TOKEN) + output * max(1, choices)
+    return output * max(1, choices)
