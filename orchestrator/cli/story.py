@@ -9,7 +9,7 @@ import typer
 from orchestrator.adapters.journal import Admitted, Ended, Happening, JournalReader, story_of
 from orchestrator.cli.telling import tell
 from orchestrator.core import events
-from orchestrator.core.entries import BatchOver, CreateSent, Entry, OutputsSent
+from orchestrator.core.entries import BatchOver, CancelSent, CreateSent, Entry, OutputsSent
 from orchestrator.core.failures import Failure
 from orchestrator.core.model import Seen
 from orchestrator.errors import RequestUnknown
@@ -59,6 +59,8 @@ def _told_of_entry(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912 - one a
             return f"create sent, with {len(lines):,} lines" if lines else "create sent"
         case OutputsSent():
             return "tool outputs sent"
+        case CancelSent():
+            return "cancel sent"
         case BatchOver():
             return "over; what it left undone goes into another"
         case events.RunPrepared():

@@ -140,6 +140,9 @@ class Course:
             if outcome is Outcome.CANCELLED:
                 yield from self._endings.gone(run, run.stop, now, seen.answer)
                 return
+        elif run.stop is None and run.cancelled and outcome is Outcome.CANCELLED:
+            yield from self._endings.not_created(run, now)
+            return
         elif run.stop is not None and outcome is not Outcome.COMPLETED:
             outcome, error = run.stop.outcome, run.stop.error
         yield from self._endings.end(
@@ -161,6 +164,8 @@ class Course:
             return False
         if seen.status is Status.EXPIRED and FACTS[run.request.family].runs_again_when_expired:
             return run.runs_expired < self._rules.expired_runs_max
+        if seen.status is Status.CANCELLED:
+            return run.cancelled
         return (
             seen.status is Status.FAILED
             and seen.error is not None
@@ -171,7 +176,7 @@ class Course:
     def _run_again(self, run: Run, seen: Seen, now: float) -> None:
         if seen.status is Status.EXPIRED:
             run.runs_expired += 1
-        else:
+        elif seen.status is not Status.CANCELLED:
             run.attempts_failed += 1
         self._endings.start_over(run, now, seen.error.code if seen.error else "")
         failed = max(run.attempts_failed, 1)

@@ -190,6 +190,7 @@ class Endings:
         run.failures = run.cancels = run.missing = run.unanswered = run.looked_for = 0
         run.run_id = ""
         run.prepared = run.answering = run.finished = run.stop = None
+        run.cancelled = False
         self._roster.budget.release(run)
         self._roster.let_in(now)
 

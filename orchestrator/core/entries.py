@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeGuard
 
 from orchestrator.core import events
-from orchestrator.core.actions import Call, CreateRun, SubmitToolOutputs
+from orchestrator.core.actions import CancelRun, Call, CreateRun, SubmitToolOutputs
 from orchestrator.core.model import Request, Usage
 from orchestrator.core.states import State
 
@@ -35,6 +35,13 @@ class OutputsSent:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelSent:
+    """A cancel goes out, not because of what the run did. Who sees it cancelled runs it again."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class BatchOver:
     """Nothing more comes of a batch; what it carried still is to be sent again.
 
@@ -45,7 +52,7 @@ class BatchOver:
     lost: tuple[int, ...] = ()
 
 
-Intent = CreateSent | OutputsSent
+Intent = CreateSent | OutputsSent | CancelSent
 Entry = Intent | BatchOver | events.RunEvent | events.LineAnswered
 
 
@@ -117,10 +124,10 @@ _AT_WORK = frozenset(
 
 def is_kept(event: events.Event, before: State | None, after: State | None) -> TypeGuard[Entry]:
     """Whether a replay needs this event; states are those of its run, None where there is none."""
+    if before is None or isinstance(event, _NEVER_KEPT):
+        return False  # an answer that comes too late is not kept either: its result went nowhere
     if isinstance(event, _ALWAYS_KEPT):
         return True
-    if before is None or isinstance(event, _NEVER_KEPT):
-        return False
     if event.number < 0:
         return False  # of a batch its end is an entry of its own: it also ends with lines ended
     return before is not after and not {before, after} <= _AT_WORK
@@ -133,5 +140,7 @@ def intent_of(call: Call) -> Intent | None:
             return CreateSent(number, group, tuple(line.number for line in lines))
         case SubmitToolOutputs(number=number):
             return OutputsSent(number)
+        case CancelRun(number=number):
+            return CancelSent(number)
         case _:
             return None

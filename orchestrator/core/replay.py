@@ -16,7 +16,7 @@ from orchestrator.core import events
 from orchestrator.core.actions import CallTool, Deed, DropBatch
 from orchestrator.core.batches import Batches
 from orchestrator.core.calls import Calls
-from orchestrator.core.entries import BatchOver, CreateSent, Entry, OutputsSent
+from orchestrator.core.entries import BatchOver, CancelSent, CreateSent, Entry, OutputsSent
 from orchestrator.core.failures import VERDICT_ON_CREATE, Cause, Failure, Verdict
 from orchestrator.core.families import FACTS, begins_with_preparation
 from orchestrator.core.model import Request
@@ -80,6 +80,9 @@ class Replay:
             return []
         if isinstance(entry, OutputsSent):
             self._outputs_sent(run, at)
+            return []
+        if isinstance(entry, CancelSent):
+            run.cancelled = True
             return []
         return self._kept_in_flight(self._happened(run, entry, at))
 

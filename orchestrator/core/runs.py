@@ -101,6 +101,7 @@ class Run:
     missing: int = 0  # checks in a row that did not find it, other failures not counted
     refusals: int = 0  # of tool outputs that the run still waits for, in a row
     cancels: int = 0
+    cancelled: bool = False  # by an earlier process, which did not want it any more
     stale_looks: int = 0  # checks that asked for tool calls that were already answered
     usage: Usage = NO_USAGE
     answering: Answering | None = None

@@ -105,7 +105,7 @@ class Verdict:
     def _lost(self, order):
         [(_, _, lost, _, _)] = self._look.rows(ENDED, order)
         names = (*self._witness.runs[order], *self._witness.batches[order])
-        unknown = [name for name in names if not self._knows(name)]
+        unknown = [each for each in names if not self._knows(each[0])]
         if len(unknown) > lost:
             self.wrong.append(f"{order}: {len(unknown)} runs that nobody knows, {lost} told as lost")
 
@@ -118,11 +118,11 @@ class Verdict:
     def _unwatched(self, order):
         [(outcome, _, _, _, _)] = self._look.rows(ENDED, order)
         now = self._play.machine.now() + AFTERWARDS_SECONDS
-        for name in self._witness.runs[order]:
-            status = self._witness.status(name, order, now)
-            if status in {"queued", "in_progress", "requires_action"} and self._knows(name):
-                if outcome != "timed_out":
-                    self.wrong.append(f"{order} is {outcome}, and its run {name} is {status}")
+        for names in self._witness.runs[order]:
+            status = self._witness.status(names[-1], order, now)
+            is_at_work = status in {"queued", "in_progress", "requires_action", "waiting"}
+            if is_at_work and self._knows(names[-1]) and outcome != "timed_out":
+                self.wrong.append(f"{order} is {outcome}, and its run {names} is {status}")
 
     # Books.
 

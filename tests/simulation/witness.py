@@ -83,7 +83,7 @@ class Witness:
         self.orchestrator = None  # of the process that lives
         self.complaints = []
         self.eyes = Eyes()
-        self.runs = defaultdict(list)  # by order, the ids of its runs, also those never told
+        self.runs = defaultdict(list)  # by order, each with its ids: one for each turn, told or not
         self.batches = defaultdict(list)  # by order
         self.troubles = Counter()  # by order
         self.creates_arrived = Counter()
@@ -165,10 +165,10 @@ class Witness:
             self._created_again(order, now)
 
     def _created_again(self, order, now):
-        for name in (*self.runs[order], *self.batches[order]):
-            status = self.status(name, order, now)
-            if status in NOT_IN_VAIN and self.knows(name):
-                self.complain(f"{order} is created again, though {name} is known, and {status}")
+        for names in (*self.runs[order], *self.batches[order]):
+            status = self.status(names[-1], order, now)
+            if status in NOT_IN_VAIN and any(map(self.knows, names)):
+                self.complain(f"{order} is created again, though {names} is known, and {status}")
 
     def _before_submit(self, sight):
         for order in sight.orders:
@@ -205,12 +205,14 @@ class Witness:
             return
         for order in sight.orders:
             if sight.kind is Kind.CREATE and not call.path.endswith("/threads"):
-                self.runs[order].append(new_id)
+                self.runs[order].append([new_id])
             elif sight.kind is Kind.CREATE_BATCH:
-                self.batches[order].append(new_id)
+                self.batches[order].append([new_id])
             elif sight.kind is Kind.SUBMIT:
                 led_to = "" if "/threads/" in call.path or "/agents/" in call.path else new_id
                 self.accepted[order].append((sight.answers[order], led_to))
+                if led_to and self.runs[order]:
+                    self.runs[order][-1].append(led_to)
 
     def status(self, name, order, now):
         """What a run is on the server, or its line in a batch that is over.

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from orchestrator.core import events
-from orchestrator.core.entries import BatchOver, CreateSent, Entry, OutputsSent
+from orchestrator.core.entries import BatchOver, CancelSent, CreateSent, Entry, OutputsSent
 from orchestrator.core.failures import Cause, Failure
 from orchestrator.core.model import (
     NO_USAGE,
@@ -31,6 +31,7 @@ KIND_OF: Mapping[type[Entry], str] = MappingProxyType(
     {
         CreateSent: "create_sent",
         OutputsSent: "outputs_sent",
+        CancelSent: "cancel_sent",
         BatchOver: "batch_over",
         events.RunCreated: "run_created",
         events.RunPrepared: "run_prepared",
@@ -63,7 +64,7 @@ Failing = (
     | events.OutputsFailed
     | events.CancelFailed
 )
-Bare = OutputsSent | events.RunMissing
+Bare = OutputsSent | CancelSent | events.RunMissing
 
 _SEEING = {KIND_OF[kind]: kind for kind in get_args(Seeing)}
 _FAILING = {KIND_OF[kind]: kind for kind in get_args(Failing)}
@@ -200,7 +201,7 @@ def _data(entry: Entry) -> msgspec.Struct | dict[str, Any]:
                 data = _Line(entry.batch, failure=_kept_failure(answer))
             else:
                 data = _Line(entry.batch, seen=_kept_seen(answer))
-        case OutputsSent() | events.RunMissing():
+        case OutputsSent() | CancelSent() | events.RunMissing():
             data = {}
         case events.StopRequested():
             raise AssertionError(entry)  # who keeps entries has sorted it out
