@@ -19,7 +19,7 @@ from orchestrator.adapters.journal import BALLAST_NAME, JOURNAL_NAME, ballast
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME
 from orchestrator.emulator import server as emulator_server
 from orchestrator.execution import opening, running
-from orchestrator import service
+from orchestrator import service, wiring
 from simulation.loop import Killed
 
 RESULT_FILES = (RESULTS_NAME, ERRORS_NAME)
@@ -39,6 +39,9 @@ OPERATIONS = (
     "ftruncate",
 )
 EPOCH = 1_767_225_600.0
+
+# The longest ones take some 20,000.
+STEPS_MAX = 200_000
 
 
 class Trouble(StrEnum):
@@ -168,6 +171,9 @@ class Machine:
         for at, seconds in self.fate.clock_jumps:
             if at == self.steps:
                 self.wall_skew_seconds += seconds
+        if self.steps > STEPS_MAX:
+            message = f"a process has not ended after {STEPS_MAX:,} steps"
+            raise TimeoutError(message)
         self._on_step()
 
     def call_arrived(self):
@@ -303,6 +309,7 @@ def at_work_on(machine):
         (emulator_server, "time", wall),
         (opening, "secrets", names),
         (service, "secrets", names),
+        (wiring, "secrets", names),
         (ballast, "BALLAST_BYTES", 512),
         (running, "SHOW_SECONDS", 10.0),
     ]

@@ -6,27 +6,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 import importlib
 
 import anyio
 import msgspec
 
+from orchestrator.adapters.journal import JournalFile
 from orchestrator.adapters.progress import Silence
 from orchestrator.adapters.request_file import RequestDefaults
 from orchestrator.emulator.emulator import Emulator
-from orchestrator.errors import JournalFailed, OrchestratorError
+from orchestrator.errors import (
+    FolderInUse,
+    JournalFailed,
+    JournalUnusable,
+    OrchestratorError,
+    OutputFailed,
+    OutputFolderUnusable,
+)
 from orchestrator.execution.execute import Manner, Report, execute_with
 from orchestrator.execution.folder import Beginning
 from orchestrator.jobfile import Job
 from orchestrator.service import Orchestrator
 from simulation import stage
 from simulation.loop import Killed, MortalLoop, bury
-from simulation.machine import Fate, Machine, at_work_on
-from simulation.scenario import MODEL, Scenario, scenario_of
+from simulation.machine import RESULT_FILES, Fate, Machine, at_work_on
+from simulation.scenario import Scenario, scenario_of
 from simulation.verdict import judge
 from simulation.witness import Violation, Witness
-from support.emulator_client import EmulatorTransport, ThreadlessOpenAI, BASE_URL, emulator_client
+from support.emulator_client import emulator_client
 
 # By its name: the package has a function that is called as the module is.
 EXECUTE = importlib.import_module("orchestrator.execution.execute")
@@ -34,7 +41,8 @@ EXECUTE = importlib.import_module("orchestrator.execution.execute")
 TOOLS = Path(__file__).with_name("job_tools.py")
 MEMORY = Path("/dev/shm")
 
-STEPS_MAX = 300_000
+# What a process may end with when its disk is in trouble.
+OF_A_DISK = (JournalFailed, JournalUnusable, OutputFailed, OutputFolderUnusable)
 
 # After the last fate that a scenario has; a process may end early by what an earlier one left.
 PROCESSES_IN_PEACE_MAX = 3
@@ -71,6 +79,7 @@ class Play:
     emulator: Emulator
     job: Job
     processes: list[Ended] = field(default_factory=list)
+    result_files: dict[str, bytes] = field(default_factory=dict)
     handlers_called: int = 0
     counted: int = 0  # calls of this process that are in the counts of its last commit
 
@@ -121,6 +130,11 @@ class Play:
 
     def _on_ready(self, stop):
         self.machine.stop = stop
+        try:
+            JournalFile(self.machine.folder).close()
+        except FolderInUse:
+            return
+        self.witness.complain("a second process may work in the same folder")
 
     async def _in_thread(self, work):
         counted = self.witness.calls_counted()
@@ -150,23 +164,57 @@ def _ended_well(ended):
     return ended.report is not None and not isinstance(ended.report.stopped, JournalFailed)
 
 
-def play(seed, scenario=None) -> Play:
+def play(seed) -> Play:
     """Play a seed to its end.
 
     Raises:
-        Violation: A promise was broken.
+        Violation: A promise was broken. The message is a line to paste, and a short story.
     """
     with _folder() as root:
-        playing = _stage(seed, scenario or scenario_of(seed), root)
+        playing = _stage(seed, scenario_of(seed), root)
         stage.handler = playing.handler
         try:
             with at_work_on(playing.machine), _watched(playing.witness):
                 _all_processes(playing)
             judge(playing)
+            playing.result_files = _result_files(playing.machine.folder)
+        except Exception as error:
+            raise Violation(story(playing, error)) from error
         finally:
             stage.handler = stage.nobody
             playing.witness.let_go()
         return playing
+
+
+def _result_files(folder):
+    return {name: (folder / name).read_bytes() for name in RESULT_FILES}
+
+
+def story(playing, error) -> str:
+    """How it came to an error, for whoever has to find out why."""
+    scenario, server = playing.scenario, playing.scenario.server
+    urls = sorted({line["url"] for line in scenario.requests})
+    by_batch = ", by batch" if scenario.settings.via_batch else ""
+    lines = [
+        f"python -m pytest tests/simulation -k one_seed --seed {playing.seed}",
+        f"{type(error).__name__}: {error}",
+        f"{len(scenario.requests)} requests for {', '.join(urls)}{by_batch}; "
+        f"faults {dict(server.faults)}, tools: {scenario.has_tools}",
+    ]
+    for number, ended in enumerate(playing.processes, 1):
+        lines.append(f"process {number}: {_how(ended)} after {ended.steps} steps")
+    return "\n".join([*lines, f"in the process after these, {playing.machine.steps} steps"])
+
+
+def _how(ended):
+    report = ended.report
+    if ended.killed:
+        return "killed, with the machine," if ended.fate.is_power_loss else "killed"
+    if report is None:
+        return f"ended with {ended.error!r}"
+    if report.interrupted:
+        return "interrupted"
+    return f"stopped by {report.stopped!r}" if report.stopped else "ended"
 
 
 def _stage(seed, scenario, root):
@@ -197,11 +245,18 @@ def _all_processes(playing):
     fates = [*playing.scenario.fates, *[Fate()] * PROCESSES_IN_PEACE_MAX]
     for fate in fates:
         ended = playing.run(fate)
+        if unexpected := _unexpected(ended):
+            raise Violation(f"a process ended for no reason: {unexpected!r}")
         if ended.report is not None and not ended.report.stopped and not ended.report.interrupted:
             return
-    last = playing.processes[-1]
-    reason = last.error or (last.report and last.report.stopped)
-    raise Violation(f"it does not end, though it is left in peace: {reason}")
+    raise Violation("it does not end, though it is left in peace")
+
+
+def _unexpected(ended):
+    """Why a process ended early, unless its disk was in trouble."""
+    error = ended.error or (ended.report.stopped if ended.report is not None else None)
+    has_trouble = ended.fate.trouble or ended.fate.write_fails or ended.fate.no_ballast
+    return None if has_trouble and isinstance(error, OF_A_DISK) else error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from simulation.machine import Fate, Trouble
 MODEL = "gpt-5-mini"
 AGENT = {"agent": {"model": MODEL}, "environment": {"type": "none"}}
 DAYS = 86_400.0
+ATTEMPTS_MIN = 6
 
 
 def on_responses(text):
@@ -86,7 +87,7 @@ def scenario_of(seed) -> Scenario:
     via = "batch" if chance.random() < 0.2 else None
     choice = BY_BATCH if via else KINDS
     kinds = chance.sample(choice, chance.randint(1, min(3, len(choice))))
-    number = chance.randint(5, 12) if chance.random() < 0.8 else chance.randint(13, 25)
+    number = chance.randint(5, 9) if chance.random() < 0.85 else chance.randint(10, 25)
     requests = []
     for n in range(number):
         url, body = kinds[n % len(kinds)](f"where is O-{n}?")
@@ -112,12 +113,12 @@ def _settings(chance, via):
         via=via,
         batch_lines=chance.choice([2, 5, 50]) if via else Settings.batch_lines,
         direct_below=chance.choice([0, 0, 3]) if via else Settings.direct_below,
-        rpm=chance.choice([None, None, 60, 200]),
+        rpm=chance.choice([None, None, 30, 60]),
         connections=chance.choice([1, 2, 4, 16]),
         max_in_flight=chance.choice([1, 3, 10, 30]),
         tools_at_once=chance.choice([1, 4]),
         tool_timeout_seconds=20.0,
-        attempts_max=chance.choice([6, 10]),
+        attempts_max=chance.choice([ATTEMPTS_MIN, 10]),
         deadline_seconds=DAYS if via else chance.choice([400.0, 1_800.0]),
     )
 
@@ -142,7 +143,7 @@ def _server(chance, seed, *, has_tools, via):
         rules=(Rule(match=r"(O-\d+)", turns=[asked] * chance.choice([1, 1, 2])),)
         if has_tools
         else (),
-        run_seconds=chance.choice([Fixed(0.5), Lognormal(1.5, 0.6), Lognormal(8.0, 0.8)]),
+        run_seconds=chance.choice([Fixed(0.5), Lognormal(1.5, 0.6), Lognormal(1.5, 0.6), Lognormal(8.0, 0.8)]),
         rpm=chance.choice([None, None, None, 100]),
         list_lag_seconds=chance.choice([0.0, 0.0, 3.0]),
         batch_seconds=chance.choice([None, Fixed(30.0)]),

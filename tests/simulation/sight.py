@@ -41,9 +41,10 @@ class Eyes:
 
     def look(self, call) -> Sight:
         """What a call is about."""
-        if call.method != "POST":
-            return Sight(Kind.OTHER)
         segments = call.path.strip("/").split("/")[1:]
+        if call.method != "POST":
+            orders = dict.fromkeys(order for each in segments for order in self._known(each))
+            return Sight(Kind.OTHER, tuple(orders))
         match segments:
             case ["responses" | "embeddings"] | ["chat", "completions"]:
                 return self._at_once(call.body)

@@ -29,6 +29,10 @@ NOT_IN_VAIN = {
     "finalizing",
 }
 
+HTTP_REFUSED = 400
+
+EVERYBODY = "everybody"  # whose trouble it is when a list is not answered
+
 OVER_AS_BATCH = {"completed", "failed", "expired", "cancelled"}
 
 COUNT_OWN = """
@@ -199,8 +203,8 @@ class Witness:
 
     def _after(self, sight, call, reply):
         new_id = self.eyes.remember(sight, call, reply)
-        if not new_id or self.emulator.books._records[-1].fault:
-            self.troubles.update(sight.orders)
+        if reply.status >= HTTP_REFUSED or self.emulator.books._records[-1].fault:
+            self.troubles.update(sight.orders or [EVERYBODY])
         if not new_id:
             return
         for order in sight.orders:
