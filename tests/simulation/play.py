@@ -14,6 +14,7 @@ import msgspec
 from orchestrator.adapters.journal import JournalFile
 from orchestrator.adapters.progress import Silence
 from orchestrator.adapters.request_file import RequestDefaults
+from orchestrator.core.settings import GIVE_UP
 from orchestrator.emulator.emulator import Emulator
 from orchestrator.errors import (
     FolderInUse,
@@ -40,6 +41,9 @@ EXECUTE = importlib.import_module("orchestrator.execution.execute")
 
 TOOLS = Path(__file__).with_name("job_tools.py")
 MEMORY = Path("/dev/shm")
+
+# What the server can't list, so nobody can look whether it is there.
+NOT_LISTED = {"/v1/responses", "/v1/chat/completions", "/v1/embeddings"}
 
 # What a process may end with when its disk is in trouble.
 OF_A_DISK = (JournalFailed, JournalUnusable, OutputFailed, OutputFolderUnusable)
@@ -81,6 +85,7 @@ class Play:
     processes: list[Ended] = field(default_factory=list)
     result_files: dict[str, bytes] = field(default_factory=dict)
     handlers_called: int = 0
+    retry_failed: bool = False  # whether the next process sends again what failed
     counted: int = 0  # calls of this process that are in the counts of its last commit
 
     # One process.
@@ -122,7 +127,7 @@ class Play:
             client,
             "a server",
             replace(self.job, settings=settings),
-            Beginning(out=self.machine.folder),
+            Beginning(out=self.machine.folder, retry_failed=self.retry_failed),
             Silence(),
             manner,
             self._in_thread,
@@ -175,7 +180,8 @@ def play(seed) -> Play:
         stage.handler = playing.handler
         try:
             with at_work_on(playing.machine), _watched(playing.witness):
-                _all_processes(playing)
+                _all_processes(playing, playing.scenario.fates)
+                _retry_failed(playing)
             judge(playing)
             playing.result_files = _result_files(playing.machine.folder)
         except Exception as error:
@@ -228,6 +234,9 @@ def _stage(seed, scenario, root):
         on_line=witness.on_line,
         on_let_go=witness.let_go,
     )
+    if scenario.settings.lost_creates == GIVE_UP and not scenario.settings.via_batch:
+        lines = scenario.requests
+        witness.never_twice = {line["custom_id"] for line in lines if line["url"] in NOT_LISTED}
     path = root / "requests.jsonl"
     path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in scenario.requests))
     job = Job(
@@ -241,15 +250,25 @@ def _stage(seed, scenario, root):
     return Play(seed, scenario, chance, machine, witness, emulator, job)
 
 
-def _all_processes(playing):
-    fates = [*playing.scenario.fates, *[Fate()] * PROCESSES_IN_PEACE_MAX]
-    for fate in fates:
+def _all_processes(playing, fates):
+    for fate in [*fates, *[Fate()] * PROCESSES_IN_PEACE_MAX]:
         ended = playing.run(fate)
         if unexpected := _unexpected(ended):
             raise Violation(f"a process ended for no reason: {unexpected!r}")
         if ended.report is not None and not ended.report.stopped and not ended.report.interrupted:
             return
     raise Violation("it does not end, though it is left in peace")
+
+
+def _retry_failed(playing):
+    """Send again what failed, as a user may ask for; perhaps that is killed, too."""
+    if not playing.scenario.retries_failed or playing.processes[-1].report.all_completed:
+        return
+    first, *_ = [*playing.scenario.fates, Fate()]
+    playing.retry_failed = True
+    playing.run(first)
+    playing.retry_failed = False
+    _all_processes(playing, [])
 
 
 def _unexpected(ended):

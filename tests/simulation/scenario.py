@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from orchestrator.core.settings import Settings
+from orchestrator.core.settings import GIVE_UP, RETRY, Settings
 from orchestrator.emulator.durations import Fixed, Lognormal
 from orchestrator.emulator.rules import Rule, ToolRequest
 from orchestrator.emulator.settings import Settings as ServerSettings
@@ -53,6 +53,32 @@ CALL_FAULTS = (
     "malformed",
 )
 
+# Those with which every request can still be done.
+DEVIATIONS = (
+    "any_plain_errors",
+    "any_missing_is_400",
+    "any_missing_is_500",
+    "any_reset_after_400",
+    "any_broken_json",
+    "responses_no_background",
+    "responses_cancel_after_end",
+    "assistants_no_create_and_run",
+    "assistants_plain_ids",
+    "assistants_float_times",
+    "assistants_nulls",
+    "assistants_messages_shuffled",
+    "assistants_second_submit_404",
+    "assistants_cancel_wants_no_body",
+    "sessions_blocking_create",
+    "sessions_no_turn_id",
+    "sessions_arguments_object",
+    "sessions_plain",
+    "batch_blank_error_id",
+    "batch_empty_error_file",
+    "batch_body_as_text",
+    "batch_refused_in_output",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
@@ -68,6 +94,7 @@ class Scenario:
         tool_trouble: How often a handler hangs, or raises.
         fates: Of the first processes; the ones after them are left in peace.
         cancel_on_interrupt: Whether an interrupt cancels what runs.
+        retries_failed: Whether what failed is sent again in the end, as a user may ask for.
     """
 
     requests: tuple[dict, ...]
@@ -79,6 +106,7 @@ class Scenario:
     tool_trouble: float
     fates: tuple[Fate, ...]
     cancel_on_interrupt: bool
+    retries_failed: bool
 
 
 def scenario_of(seed) -> Scenario:
@@ -105,6 +133,7 @@ def scenario_of(seed) -> Scenario:
         tool_trouble=chance.choice([0.0, 0.0, 0.1, 0.3]),
         fates=tuple(_fate(chance) for _ in range(chance.choice([0, 1, 2, 3, 4, 6]))),
         cancel_on_interrupt=chance.random() < 0.3,
+        retries_failed=chance.random() < 0.3,
     )
 
 
@@ -120,6 +149,8 @@ def _settings(chance, via):
         tool_timeout_seconds=20.0,
         attempts_max=chance.choice([ATTEMPTS_MIN, 10]),
         deadline_seconds=DAYS if via else chance.choice([400.0, 1_800.0]),
+        run_deadline_seconds=chance.choice([None, None, 100.0]),
+        lost_creates=chance.choice([RETRY, RETRY, RETRY, GIVE_UP]),
     )
 
 
@@ -127,6 +158,8 @@ def _server(chance, seed, *, has_tools, via):
     faults = {
         name: chance.choice([0.03, 0.1, 0.25]) for name in CALL_FAULTS if chance.random() < 0.2
     }
+    if chance.random() < 0.03:
+        faults["error_429"] = 0.6
     if via:
         # Half a file of results is taken for all that there is.
         faults.pop("malformed", None)
@@ -145,6 +178,7 @@ def _server(chance, seed, *, has_tools, via):
         else (),
         run_seconds=chance.choice([Fixed(0.5), Lognormal(1.5, 0.6), Lognormal(1.5, 0.6), Lognormal(8.0, 0.8)]),
         rpm=chance.choice([None, None, None, 100]),
+        deviations=chance.sample(DEVIATIONS, chance.choice([0, 0, 0, 1, 3])),
         list_lag_seconds=chance.choice([0.0, 0.0, 3.0]),
         batch_seconds=chance.choice([None, Fixed(30.0)]),
     )
@@ -180,7 +214,7 @@ def _fate(chance):
     return Fate(
         **ends,
         is_power_loss=chance.random() < 0.4,
-        pause_seconds=chance.choice([0.0, 1.0, 30.0]),
+        pause_seconds=chance.choice([0.0, 0.0, 1.0, 1.0, 30.0, 30.0, 900.0]),
         loop_seconds=chance.uniform(0.0, 10_000.0),
     )
 

@@ -7,6 +7,7 @@ from math import ceil
 
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME, SUMMARY_NAME
 from orchestrator.core.rules import Rules
+from orchestrator.core.settings import GIVE_UP
 from simulation.scenario import ATTEMPTS_MIN
 from simulation.witness import EVERYBODY, Look, Violation
 
@@ -16,8 +17,9 @@ MALFORMED_MAX = Rules.malformed_max
 AFTERWARDS_SECONDS = 60.0  # a cancel may still be on its way
 
 ENDED = """
-SELECT outcome, code, lost, seconds, run_id FROM requests WHERE custom_id = ? AND is_reopened = 0
+SELECT outcome, code, seconds FROM requests WHERE custom_id = ? AND is_reopened = 0
 """
+LOST = "SELECT sum(lost) FROM requests WHERE custom_id = ?"
 
 
 class Verdict:
@@ -67,7 +69,7 @@ class Verdict:
         return found
 
     def _outcome(self, order, line):
-        [(outcome, code, _, seconds, _)] = self._look.rows(ENDED, order)
+        [(outcome, code, seconds)] = self._look.rows(ENDED, order)
         if outcome != line.get("outcome", "completed"):
             self.wrong.append(f"{order} is {outcome} in the journal, not so in its line")
         problem = self._problem(order, outcome, code, seconds, line)
@@ -78,15 +80,22 @@ class Verdict:
         """What is wrong with this outcome; None when there is a reason for it."""
         play, faults = self._play, self._scenario.server.faults
         deaths = sum(ended.killed for ended in play.processes)
+        away_seconds = max(ended.fate.pause_seconds for ended in play.processes)
+        was_away = away_seconds > self._scenario.server.retention_seconds
         match outcome:
             case "completed":
                 return self._wrong_with_answer(order, line)
+            case "unknown" if code == "create_lost":
+                is_wanted = self._scenario.settings.lost_creates == GIVE_UP
+                return None if is_wanted else "nobody wanted that"
+            case "timed_out" if code == "run_deadline_exceeded":
+                return None if "hang" in faults else "nothing hangs"
             case "timed_out":
                 if seconds < self._scenario.settings.deadline_seconds:
                     return f"after {seconds:.0f} s already"
                 return None if "hang" in faults else "nothing hangs"
             case "failed":
-                if code == "previous_response_not_found" and "hang" in faults:
+                if code == "previous_response_not_found" and (was_away or "hang" in faults):
                     return None  # what hangs may hold all connections for longer than it is kept
                 counts = self._witness.troubles
                 troubles = counts[order] + counts[EVERYBODY] + deaths
@@ -95,7 +104,7 @@ class Verdict:
             case "unknown" if "hang" in faults and code == "unknown_status":
                 return None  # the emulator answers what hangs after an hour, and has nothing
             case "expired":
-                return None if deaths else "nobody was away"
+                return None if was_away or "hang" in faults else "nobody was away"
         return "there is no reason for it"
 
     def _wrong_with_answer(self, order, line):
@@ -113,7 +122,7 @@ class Verdict:
     # What may be paid for nothing.
 
     def _lost(self, order):
-        [(_, _, lost, _, _)] = self._look.rows(ENDED, order)
+        [(lost,)] = self._look.rows(LOST, order)
         names = (*self._witness.runs[order], *self._witness.batches[order])
         unknown = [each for each in names if not self._knows(each[0])]
         if len(unknown) > lost:
@@ -126,12 +135,13 @@ class Verdict:
         )
 
     def _unwatched(self, order):
-        [(outcome, _, _, _, _)] = self._look.rows(ENDED, order)
+        [(outcome, _, _)] = self._look.rows(ENDED, order)
         now = self._play.machine.now() + AFTERWARDS_SECONDS
         for names in self._witness.runs[order]:
             status = self._witness.status(names[-1], order, now)
             is_at_work = status in {"queued", "in_progress", "requires_action", "waiting"}
-            if is_at_work and self._knows(names[-1]) and outcome != "timed_out":
+            is_left = outcome in {"timed_out", "unknown"} and "hang" in self._scenario.server.faults
+            if is_at_work and self._knows(names[-1]) and not is_left:
                 self.wrong.append(f"{order} is {outcome}, and its run {names} is {status}")
 
     # Books.

@@ -42,7 +42,11 @@ COUNT_OF_BATCHES = """
 SELECT count(*) FROM requests JOIN batch_lines USING (number)
 JOIN events ON events.number = batch_lines.batch WHERE custom_id = ? AND kind = ?
 """
-KNOWS = "SELECT count(*) FROM events WHERE instr(data, ?)"
+KNOWS = """
+SELECT count(*) FROM events LEFT JOIN requests USING (number)
+WHERE instr(data, ?) AND coalesce(is_reopened, 0) = 0
+"""
+REOPENED = "SELECT count(*) FROM requests WHERE custom_id = ? AND is_reopened = 1"
 OUTCOME = "SELECT outcome FROM requests WHERE custom_id = ? AND is_reopened = 0"
 
 
@@ -89,6 +93,7 @@ class Witness:
         self.eyes = Eyes()
         self.runs = defaultdict(list)  # by order, each with its ids: one for each turn, told or not
         self.batches = defaultdict(list)  # by order
+        self.never_twice = frozenset()  # orders of which what was lost is given up
         self.troubles = Counter()  # by order
         self.creates_arrived = Counter()
         self.carried = Counter()  # by order, calls for a batch with it
@@ -171,8 +176,12 @@ class Witness:
     def _created_again(self, order, now):
         for names in (*self.runs[order], *self.batches[order]):
             status = self.status(names[-1], order, now)
-            if status in NOT_IN_VAIN and any(map(self.knows, names)):
+            if status not in NOT_IN_VAIN:
+                continue
+            if any(map(self.knows, names)):
                 self.complain(f"{order} is created again, though {names} is known, and {status}")
+            elif order in self.never_twice and not self.look().count(REOPENED, order):
+                self.complain(f"{order} is created again, though {names} may be there")
 
     def _before_submit(self, sight):
         for order in sight.orders:
