@@ -32,3 +32,12 @@ def pytest_asyncio_loop_factories(config, item):
     if item.get_closest_marker("real_time"):
         return {"real": asyncio.new_event_loop}
     return {"virtual": VirtualTimeLoop}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, help="the one to be simulated by tests/simulation")
+
+
+@pytest.fixture
+def seed(request):
+    return request.config.getoption("--seed")

@@ -143,7 +143,8 @@ class Batches:
         lost = tuple(run.number for run in runs if failure_of(run).maybe_done)
         for deed in self._endings.end(batch, Outcome.COMPLETED, now):
             if isinstance(deed, DropBatch):
-                yield replace(deed, is_over=True, lost=lost)
+                # Lines of runs that this process did not wait for are there for the next one.
+                yield replace(deed, is_over=bool(runs) or batch.stop is None, lost=lost)
             else:
                 yield deed
         for run in runs:

@@ -10,7 +10,7 @@ from typing import Protocol, TypeGuard
 
 from orchestrator.core import events
 from orchestrator.core.actions import Call, CancelRun, CreateRun, SubmitToolOutputs
-from orchestrator.core.model import Request, Usage
+from orchestrator.core.model import Request, Status, Usage
 from orchestrator.core.states import State
 
 
@@ -128,13 +128,29 @@ _AT_WORK = frozenset(
 
 def is_kept(event: events.Event, before: State | None, after: State | None) -> TypeGuard[Entry]:
     """Whether a replay needs this event; states are those of its run, None where there is none."""
+    if isinstance(event, _NEVER_KEPT):
+        return False
     if isinstance(event, _ALWAYS_KEPT):
-        return True
-    if before is None or isinstance(event, _NEVER_KEPT):
+        return before is not None or _can_be_gone_on_with(event)
+    if before is None:
         return False
     if event.number < 0:
         return False  # of a batch its end is an entry of its own: it also ends with lines ended
     return before is not after and not {before, after} <= _AT_WORK
+
+
+def _can_be_gone_on_with(event: events.Event) -> bool:
+    """Whether what comes too late for this process is of use to the next one.
+
+    An end is not: its result went nowhere. The line of a batch can be read again.
+    """
+    match event:
+        case events.RunCreated(seen=seen) | events.OutputsAccepted(seen=seen):
+            return seen.status in {Status.PENDING, Status.REQUIRES_ACTION}
+        case events.LineAnswered():
+            return False
+        case _:
+            return True
 
 
 def intent_of(call: Call) -> Intent | None:

@@ -20,7 +20,7 @@ from orchestrator.core.calls import Calls
 from orchestrator.core.entries import BatchOver, CancelSent, CreateSent, Entry, OutputsSent
 from orchestrator.core.failures import VERDICT_ON_CREATE, Cause, Failure, Verdict
 from orchestrator.core.families import FACTS, begins_with_preparation
-from orchestrator.core.model import Request
+from orchestrator.core.model import Request, Seen, Status
 from orchestrator.core.roster import WANTED_IN, Roster
 from orchestrator.core.runs import Run
 from orchestrator.core.states import State
@@ -165,6 +165,11 @@ class Replay:
     def _settle(self, run: Run, now: float) -> Iterator[Deed]:
         if run.number not in self._roster.runs:
             return  # it ended with the batch that carried it
+        if run.shard is not None and not run.shard.runs:
+            # All its lines were kept, and that it is over was not.
+            run.finished = Seen(run.run_id, Status.COMPLETED, "answered")
+            yield from self._batches.dissolve(run, run.shard, lambda _: _NO_ANSWER, now)
+            return
         is_in_doubt = run.state is State.CREATING or run.state is State.SUBMITTING
         if is_in_doubt and run.batch is None:
             failed = _never_answered(run)
