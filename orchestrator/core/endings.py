@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from orchestrator.core.actions import Deed, DropBatch, RecordOutcome, StopTools
 from orchestrator.core.budget import usage_at_most
+from orchestrator.core.families import FACTS
 from orchestrator.core.model import Answer, Family, Outcome, Result, RunError, Times
 from orchestrator.core.roster import NEVER, Roster
 from orchestrator.core.rules import Rules
@@ -109,7 +110,10 @@ class Endings:
                 grace = self._rules.batch_cancel_grace_seconds
         else:
             may_become_a_run = (run.state, Change.SEEN_PENDING) in table
-            awaited = run.state is State.CREATING and may_become_a_run
+            # Tool outputs are another run, and paid for, unless the run waits for them.
+            facts = FACTS[run.request.family]
+            submits_a_run = run.state is State.SUBMITTING and not facts.waits_for_outputs
+            awaited = submits_a_run or (run.state is State.CREATING and may_become_a_run)
             grace = max(self._rules.stop_grace_seconds, stop.patience_seconds)
         # A request has its own deadline until it is not wanted itself.
         run.run_deadline_at = now + grace

@@ -42,7 +42,7 @@ class TestStopRequested:
         """A new state has to be thought of here, or where results are fetched."""
         assert set(STATES) == set(State) - {State.ENDED} - DONE
 
-    @pytest.mark.parametrize("state", [s for s in STATES if s is not State.CREATING])
+    @pytest.mark.parametrize("state", sorted(set(STATES) - {State.CREATING, State.SUBMITTING}))
     def test_without_a_cancel_it_ends_at_once(self, state):
         """The remote run is left as it is; handlers at work are told."""
         play = at(state)
@@ -64,6 +64,21 @@ class TestStopRequested:
         assert endings(deeds) == {1: Outcome.CANCELLED}
         assert ending(deeds).run_id == "run_7"
         assert play.calls() == []
+
+    def test_tool_outputs_that_are_out_are_awaited_like_a_create(self):
+        """To the responses API they are another run, which is paid for and has to be known."""
+        play = Play(family=Family.RESPONSES).submitting("a")
+        assert play.stop(cancel_remote=False) == []
+
+        deeds = play.outputs_accepted(pending("run_2"))
+
+        assert ending(deeds).outcome is Outcome.CANCELLED
+        assert ending(deeds).run_id == "run_2"
+
+    def test_tool_outputs_that_a_run_waits_for_are_not_awaited(self):
+        """What became of them is to be seen of the run, at no cost."""
+        play = Play(family=Family.ASSISTANTS).submitting("a")
+        assert ending(play.stop(cancel_remote=False)).outcome is Outcome.CANCELLED
 
     def test_a_create_that_is_out_is_not_awaited_for_long(self):
         """After two seconds it ends without the id."""
