@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.adapters.journal.codec import KIND_OF, decoded, encoded
 from orchestrator.adapters.journal.rows import storable, text_from
 from orchestrator.core import events
-from orchestrator.core.entries import CreateSent, Entry, OutputsSent
+from orchestrator.core.entries import CancelSent, CreateSent, Entry, OutputsSent
 from orchestrator.core.failures import Cause, Failure
 from orchestrator.core.model import (
     NO_USAGE,
@@ -62,6 +62,7 @@ failures = st.builds(
 entries = st.one_of(
     st.builds(CreateSent, numbers, counts, st.lists(numbers, max_size=3).map(tuple)),
     st.builds(OutputsSent, numbers),
+    st.builds(CancelSent, numbers),
     st.builds(events.RunPrepared, numbers, st.binary()),
     st.builds(events.RunMissing, numbers),
     st.builds(events.ToolFinished, numbers, st.builds(ToolOutput, texts, texts, st.booleans())),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeGuard
 
 from orchestrator.core import events
-from orchestrator.core.actions import CancelRun, Call, CreateRun, SubmitToolOutputs
+from orchestrator.core.actions import Call, CancelRun, CreateRun, SubmitToolOutputs
 from orchestrator.core.model import Request, Usage
 from orchestrator.core.states import State
 

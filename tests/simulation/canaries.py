@@ -100,9 +100,7 @@ CANARIES: Mapping[str, Callable[[], tuple[Patch, ...]]] = {
         (replay, "_NO_ANSWER", replace(replay._NO_ANSWER, cause=Cause.UNDONE)),
     ),
     "nobody locks the folder": lambda: ((lock, "fcntl", _NoLock),),
-    "counts begin anew": lambda: (
-        (counts.Counts, "read", classmethod(lambda kind, _: kind())),
-    ),
+    "counts begin anew": lambda: ((counts.Counts, "read", classmethod(lambda kind, _: kind())),),
     "twice as many calls as allowed": lambda: ((limiter.Limiter, "__init__", _twice_the_rpm),),
 }
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
+from simulation.loop import Killed
+
+from orchestrator import service, wiring
 from orchestrator.adapters import clock
 from orchestrator.adapters.journal import BALLAST_NAME, JOURNAL_NAME, ballast
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME
 from orchestrator.emulator import server as emulator_server
 from orchestrator.execution import opening, running
-from orchestrator import service, wiring
-from simulation.loop import Killed
 
 RESULT_FILES = (RESULTS_NAME, ERRORS_NAME)
 LOG = f"{JOURNAL_NAME}-wal"

@@ -1,15 +1,22 @@
 """Plays a seed: processes one after another on one machine, against one emulator, until all is done."""
 
+import importlib
 import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-import importlib
 
 import anyio
 import msgspec
+from simulation import stage
+from simulation.loop import Killed, MortalLoop, bury
+from simulation.machine import RESULT_FILES, Fate, Machine, at_work_on
+from simulation.scenario import Scenario, scenario_of
+from simulation.verdict import judge
+from simulation.witness import Violation, Witness
+from support.emulator_client import emulator_client
 
 from orchestrator.adapters.journal import JournalFile
 from orchestrator.adapters.progress import Silence
@@ -28,13 +35,6 @@ from orchestrator.execution.execute import Manner, Report, execute_with
 from orchestrator.execution.folder import Beginning
 from orchestrator.jobfile import Job
 from orchestrator.service import Orchestrator
-from simulation import stage
-from simulation.loop import Killed, MortalLoop, bury
-from simulation.machine import RESULT_FILES, Fate, Machine, at_work_on
-from simulation.scenario import Scenario, scenario_of
-from simulation.verdict import judge
-from simulation.witness import Violation, Witness
-from support.emulator_client import emulator_client
 
 # By its name: the package has a function that is called as the module is.
 EXECUTE = importlib.import_module("orchestrator.execution.execute")
@@ -236,6 +236,7 @@ def _stage(seed, scenario, root):
         on_line=witness.on_line,
         on_let_go=witness.let_go,
     )
+    witness.replaces_late_runs = scenario.settings.run_deadline_seconds is not None
     if scenario.settings.lost_creates == GIVE_UP and not scenario.settings.via_batch:
         lines = scenario.requests
         witness.never_twice = {line["custom_id"] for line in lines if line["url"] in NOT_LISTED}

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from random import Random
 
+from simulation.machine import Fate, Trouble
+
 from orchestrator.core.settings import GIVE_UP, RETRY, Settings
 from orchestrator.emulator.durations import Fixed, Lognormal
 from orchestrator.emulator.rules import Rule, ToolRequest
 from orchestrator.emulator.settings import Settings as ServerSettings
-from simulation.machine import Fate, Trouble
 
 MODEL = "gpt-5-mini"
 AGENT = {"agent": {"model": MODEL}, "environment": {"type": "none"}}
@@ -178,7 +179,9 @@ def _server(chance, seed, *, has_tools, via):
         rules=(Rule(match=r"(O-\d+)", turns=[asked] * chance.choice([1, 1, 2])),)
         if has_tools
         else (),
-        run_seconds=chance.choice([Fixed(0.5), Lognormal(1.5, 0.6), Lognormal(1.5, 0.6), Lognormal(8.0, 0.8)]),
+        run_seconds=chance.choice(
+            [Fixed(0.5), Lognormal(1.5, 0.6), Lognormal(1.5, 0.6), Lognormal(8.0, 0.8)]
+        ),
         rpm=chance.choice([None, None, None, 100]),
         deviations=chance.sample(DEVIATIONS, chance.choice([0, 0, 0, 1, 3])),
         list_lag_seconds=chance.choice([0.0, 0.0, 3.0]),
@@ -197,7 +200,10 @@ def _fate(chance):
     elif how < 0.65:
         ends = {"torn_commit": int(chance.lognormvariate(2.0, 1.0)) + 1}
     elif how < 0.8:
-        ends = {"call": int(chance.lognormvariate(2.0, 1.0)) + 1, "steps_later": chance.randint(1, 12)}
+        ends = {
+            "call": int(chance.lognormvariate(2.0, 1.0)) + 1,
+            "steps_later": chance.randint(1, 12),
+        }
     if chance.random() < 0.35:
         ends["interrupt_step"] = _step(chance)
     if chance.random() < 0.1:

@@ -5,11 +5,12 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from math import ceil
 
+from simulation.scenario import ATTEMPTS_MIN
+from simulation.witness import EVERYBODY, Look, Violation
+
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME, SUMMARY_NAME
 from orchestrator.core.rules import Rules
 from orchestrator.core.settings import GIVE_UP
-from simulation.scenario import ATTEMPTS_MIN
-from simulation.witness import EVERYBODY, Look, Violation
 
 WINDOW_SECONDS = 60.0
 COMMITS_AWAITED = 2  # the one that is being written, and its own
@@ -128,7 +129,9 @@ class Verdict:
         names = (*self._witness.runs[order], *self._witness.batches[order])
         unknown = [each for each in names if not self._knows(each[0])]
         if len(unknown) > lost:
-            self.wrong.append(f"{order}: {len(unknown)} runs that nobody knows, {lost} told as lost")
+            self.wrong.append(
+                f"{order}: {len(unknown)} runs that nobody knows, {lost} told as lost"
+            )
 
     def _knows(self, name):
         sql = "SELECT count(*) FROM events WHERE instr(data, ?)"

@@ -7,11 +7,12 @@ import json
 import sqlite3
 from collections import Counter, defaultdict
 
+from simulation.sight import Eyes, Kind
+
 from orchestrator.adapters.journal import JOURNAL_NAME
 from orchestrator.adapters.result_file import RESULTS_NAME
 from orchestrator.core import invariants
 from orchestrator.emulator.sessions import Sessions
-from simulation.sight import Eyes, Kind
 
 CONNECT = sqlite3.connect  # the machine puts another one in its place
 
@@ -93,6 +94,7 @@ class Witness:
         self.eyes = Eyes()
         self.runs = defaultdict(list)  # by order, each with its ids: one for each turn, told or not
         self.batches = defaultdict(list)  # by order
+        self.replaces_late_runs = False
         self.never_twice = frozenset()  # orders of which what was lost is given up
         self.troubles = Counter()  # by order
         self.creates_arrived = Counter()
@@ -145,9 +147,7 @@ class Witness:
 
     def on_handler(self, order, call_id):
         """A tool handler is called."""
-        if self.look().count(
-            f"{COUNT_OWN} AND instr(data, ?)", order, "tool_finished", call_id
-        ):
+        if self.look().count(f"{COUNT_OWN} AND instr(data, ?)", order, "tool_finished", call_id):
             self.complain(f"the tool for {order} ({call_id}) is called though its output is kept")
 
     def handle(self, call, _now):
@@ -178,6 +178,8 @@ class Witness:
             status = self.status(names[-1], order, now)
             if status not in NOT_IN_VAIN:
                 continue
+            if self.replaces_late_runs and self.look().count(COUNT_OWN, order, "cancel_sent"):
+                continue  # it did not say in time how it had ended
             if any(map(self.knows, names)):
                 self.complain(f"{order} is created again, though {names} is known, and {status}")
             elif order in self.never_twice and not self.look().count(REOPENED, order):
