@@ -165,9 +165,11 @@ class Driver:
         self.scheduler.totals.count_on(past.counts)
         self.scheduler.totals.batches_by_end.update(past.batches_by_end)
         deeds += replay.settle(now)
+        for event in replay.presumed:
+            self._journal.keep(event, now)
         for deed in deeds:
             self._do(deed)
-        self._wake.set()
+        self.tell(events.TimePassed())  # what is left of a budget may be too little
 
     def stop(self, number: int, reason: str, *, outcome: Outcome, cancel_remote: bool) -> None:
         """This request is not wanted any more."""

@@ -148,7 +148,7 @@ class JournalUnusable(UserMistake):
 
 class FolderInUse(UserMistake):
     """{path} is in use by another process (pid {pid}). Wait for its end, or stop it; `orchestrator
-    status {path}` says how far it is. Nothing was sent."""
+    status {path}` says how far it is, --fresh starts another one beside it. Nothing was sent."""
 
 
 class ExecutionStopped(OrchestratorError):

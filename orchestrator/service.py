@@ -1,6 +1,5 @@
 """The class that a program embeds: it wires everything and owns the only task group."""
 
-import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
@@ -13,14 +12,12 @@ from openai import AsyncOpenAI
 from structlog.typing import FilteringBoundLogger
 
 from orchestrator.adapters.log import quiet_log
-from orchestrator.adapters.no_journal import NoJournal
 from orchestrator.adapters.prices import require_price
 from orchestrator.adapters.request_file import RequestDefaults, request_from
 from orchestrator.adapters.tools import Tool, Toolbox
 from orchestrator.apis.client import make_client
 from orchestrator.apis.transport import CallRecord
 from orchestrator.core.budget import Budget
-from orchestrator.core.entries import Past
 from orchestrator.core.model import Outcome, Request, Result, RunError
 from orchestrator.core.rules import Rules
 from orchestrator.core.settings import Settings
@@ -34,8 +31,8 @@ from orchestrator.errors import (
     cure_for,
 )
 from orchestrator.feed import Desk, Feed, Waiter
-from orchestrator.ports import CallKind, Journal
-from orchestrator.wiring import wire
+from orchestrator.ports import CallKind
+from orchestrator.wiring import Keeping, wire
 
 # After the block is left, remote runs that are to be cancelled get this long.
 CANCEL_SECONDS_MAX = 40.0
@@ -94,10 +91,8 @@ class Orchestrator:
         seed: For the jitter, to repeat an execution exactly.
         log: A structlog logger; the default writes warnings only.
         on_call: Called after every HTTP call; what it raises is logged and costs nothing.
-        name: Begins the values of our `metadata` keys, by which runs are found again; a new one
-            unless given.
-        journal: Keeps on disk what would be lost with the process; nothing does unless given.
-        past: What earlier processes left in flight. The first `run_many` yields its results too.
+        keeping: How what is done outlives the process; unless given, nothing does. The first
+            `run_many` yields the results of what earlier processes left in flight, too.
 
     Raises:
         SettingUnusable: A number is out of range.
@@ -137,9 +132,7 @@ class Orchestrator:
         seed: int | None = None,
         log: FilteringBoundLogger | None = None,
         on_call: Callable[[CallRecord], None] | None = None,
-        name: str | None = None,
-        journal: Journal | None = None,
-        past: Past | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
         given = locals()  # each setting is an argument of the same name
         self.settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
@@ -151,9 +144,8 @@ class Orchestrator:
         )
         self._log = log or quiet_log()
         self._on_call = on_call
-        self._name = name or f"run-{secrets.token_hex(6)}"
-        self._journal = journal or NoJournal()
-        self._past = past
+        self._keeping = keeping or Keeping()
+        self._past = self._keeping.past
         self._stack: AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
@@ -211,10 +203,8 @@ class Orchestrator:
             self.settings,
             tools=self._tools,
             results=self._desk,
-            journal=self._journal,
+            keeping=self._keeping,
             log=self._log,
-            name=self._name,
-            past=self._past,
             on_call=self._tell_of_call,
             on_stopped=self._desk.stop_reading,
         )

@@ -3,13 +3,14 @@
 import random
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from openai import AsyncOpenAI
 from structlog.typing import FilteringBoundLogger
 
 from orchestrator.adapters.clock import LoopClock
 from orchestrator.adapters.limiter.limiter import Limiter
+from orchestrator.adapters.no_journal import NoJournal
 from orchestrator.adapters.prices import price_of
 from orchestrator.adapters.tools import Toolbox
 from orchestrator.apis.every import every_family, line_bytes
@@ -30,25 +31,39 @@ class Wired:
     transport: Transport
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """How what is done outlives the process.
+
+    Attributes:
+        name: Begins the values of our `metadata` keys, by which runs are found again: the same for
+            all processes that work on the same.
+        journal: Keeps on disk what would be lost.
+        past: What earlier processes left in flight, where there were any.
+    """
+
+    name: str = field(default_factory=lambda: f"run-{secrets.token_hex(6)}")
+    journal: Journal = field(default_factory=NoJournal)
+    past: Past | None = None
+
+
 def wire(
     client: AsyncOpenAI,
     settings: Settings,
     *,
     tools: Toolbox,
     results: Results,
-    journal: Journal,
+    keeping: Keeping,
     log: FilteringBoundLogger,
-    name: str,
-    past: Past | None,
     on_call: Callable[[CallRecord], None],
     on_stopped: Callable[[], None],
 ) -> Wired:
     """An engine that is ready to run.
 
-    The values of our `metadata` keys begin with `name`. `past` is what earlier processes left,
-    where there were any. `on_call` is called after every HTTP call, and `on_stopped` once, when it
-    is settled that nothing new will be created.
+    `on_call` is called after every HTTP call, and `on_stopped` once, when it is settled that
+    nothing new will be created.
     """
+    name, past = keeping.name, keeping.past
     clock = LoopClock()
     schemas = tools.schemas
     rules = settings.rules(line_bytes=line_bytes(schemas))
@@ -65,7 +80,7 @@ def wire(
         limiter=limiter,
         tools=tools,
         results=results,
-        journal=journal,
+        journal=keeping.journal,
         clock=clock,
         log=log,
         connections=settings.connections,

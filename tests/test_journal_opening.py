@@ -190,6 +190,14 @@ def test_a_making_that_was_cut_short(tmp_path):
     assert found == APPLICATION_ID
 
 
+def test_a_path_that_is_too_long_for_the_file(tmp_path):
+    """SQLite takes 512 bytes, an operating system more; that is told as no bug of the program."""
+    folder = tmp_path.joinpath(*["x" * 200] * 3)
+    folder.mkdir(parents=True)
+    with pytest.raises(JournalUnusable, match="unable to open database file"):
+        JournalFile(folder)
+
+
 def test_no_journal_to_read(tmp_path):
     """It is told, and nothing is made."""
     with pytest.raises(JournalUnusable, match="No such file"):

@@ -24,6 +24,7 @@ from orchestrator.core.model import Outcome
 from orchestrator.emulator.emulator import Emulator
 from orchestrator.emulator.settings import Settings
 from orchestrator.service import Orchestrator
+from orchestrator.wiring import Keeping
 
 KINDS = {
     "responses": [on_responses],
@@ -43,8 +44,9 @@ async def run_until_killed(emulator, requests, journal, seconds, **options):
     left = [request for request in requests if request["custom_id"] not in known]
     client = emulator_client(emulator, latency_seconds=0.05)
     past = journal.past() if known else None
+    keeping = Keeping(name="run-x", journal=journal, past=past)
     async with (
-        Orchestrator(client, journal=journal, past=past, name="run-x", **options) as orchestrator,
+        Orchestrator(client, keeping=keeping, **options) as orchestrator,
         anyio.create_task_group() as tasks,
     ):
 

@@ -13,7 +13,7 @@ Rules:
 - A model's price is the one in force when it was first asked for in this process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -24,7 +24,7 @@ from genai_prices import data
 from genai_prices.types import ModelInfo, Provider, TieredPrices
 
 from orchestrator.core.model import NO_USAGE, Request, Usage
-from orchestrator.errors import RequestUnusable
+from orchestrator.errors import ModelUnpriced, RequestUnusable
 
 # No model's name is longer, and matching takes the longer the longer the name is.
 NAME_CHARACTERS_MAX = 300
@@ -63,9 +63,14 @@ def price_of(model: str, usage: Usage) -> float | None:
     ) / TOKENS_PER_PRICE
 
 
-def has_price(model: str) -> bool:
-    """Whether the list has a price for this model."""
-    return price_of(model, NO_USAGE) is not None
+def require_prices(models: Iterable[str]) -> None:
+    """Under a limit of the cost every model has to have a price.
+
+    Raises:
+        ModelUnpriced: The list knows no price for some.
+    """
+    if unpriced := [model for model in models if price_of(model, NO_USAGE) is None]:
+        raise ModelUnpriced(models=", ".join(sorted(unpriced)))
 
 
 def require_price(request: Request) -> None:
@@ -74,7 +79,7 @@ def require_price(request: Request) -> None:
     Raises:
         RequestUnusable: No price is known for its model.
     """
-    if not has_price(request.model):
+    if price_of(request.model, NO_USAGE) is None:
         name, problem = f" (custom_id {request.custom_id!r})", f"{request.model!r} has no price"
         cure = "Limit the tokens instead of the cost, or name a model whose price is known."
         raise RequestUnusable(custom_id=name, problem=problem, cure=cure)

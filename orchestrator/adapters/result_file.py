@@ -111,8 +111,11 @@ class ResultFiles:
         Raises:
             OutputFailed: The line could not be written whole, so it is not there at all.
         """
-        file = self._results if result.outcome is Outcome.COMPLETED else self._errors
-        file.append(result_line(result))
+        self.append(result_line(result), is_completed=result.outcome is Outcome.COMPLETED)
+
+    def append(self, line: bytes, *, is_completed: bool) -> None:
+        """Write this line of a result; as `record`."""
+        (self._results if is_completed else self._errors).append(line)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -214,8 +217,11 @@ class _LineFile:
         else:
             flags |= os.O_EXCL
         try:
+            is_new = not path.exists()
             self._descriptor = os.open(path, flags, FILE_MODE)
             self.bytes_whole = os.fstat(self._descriptor).st_size
+            if is_new:
+                _sync_folder(path.parent)
         except FileExistsError:
             raise OutputFolderTaken(path=path.parent) from None
         except OSError as error:
@@ -261,6 +267,15 @@ class _LineFile:
         with suppress(OSError):
             os.ftruncate(self._descriptor, self.bytes_whole)
         raise OutputFailed(path=self.path, problem=problem)
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the names of new files on the disk itself."""
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _line_id(custom_id: str) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,21 +52,30 @@ Tools = Annotated[
 ]
 Deadline = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="For one request, from its first call to its end."),
+    typer.Option(
+        "--deadline", metavar="SECONDS", help="For one request, from its first call to its end."
+    ),
 ]
 RunDeadline = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="For one run, or a turn of it; then it is replaced."),
+    typer.Option(
+        "--run-deadline",
+        metavar="SECONDS",
+        help="For one run, or a turn of it; then it is replaced.",
+    ),
 ]
 ExecutionDeadline = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="For the whole execution.")
+    float | None,
+    typer.Option("--execution-deadline", metavar="SECONDS", help="For the whole execution."),
 ]
 MaxCost = Annotated[
-    float | None, typer.Option(metavar="USD", help="Nothing is created that might cost more.")
+    float | None,
+    typer.Option("--max-cost", metavar="USD", help="Nothing is created that might cost more."),
 ]
 MaxTokens = Annotated[int | None, typer.Option(help="The same, in tokens of all models together.")]
 SameFailures = Annotated[
-    int | None, typer.Option(help="Stop after so many refusals alike in a row; 0: never.")
+    int | None,
+    typer.Option("--same-failures", help="Stop after so many refusals alike in a row; 0: never."),
 ]
 LostCreates = Annotated[
     str | None,
@@ -119,12 +129,12 @@ def run(
     max_in_flight: MaxInFlight = None,
     connections: Connections = None,
     tools: Tools = None,
-    deadline: Deadline = None,
-    run_deadline: RunDeadline = None,
-    execution_deadline: ExecutionDeadline = None,
-    max_cost: MaxCost = None,
+    deadline_seconds: Deadline = None,
+    run_deadline_seconds: RunDeadline = None,
+    execution_deadline_seconds: ExecutionDeadline = None,
+    max_cost_usd: MaxCost = None,
     max_tokens: MaxTokens = None,
-    same_failures: SameFailures = None,
+    same_failures_max: SameFailures = None,
     lost_creates: LostCreates = None,
     via: Via = None,
     enqueued_tokens: EnqueuedTokens = None,
@@ -146,33 +156,14 @@ def run(
     Exit codes: 0 all completed, 1 some did not, 2 your mistake (nothing was sent), 3 stopped early,
     130 interrupted.
     """
+    said = locals()  # what overrides a setting is a parameter of the same name
     way = _way(base_url, emulator=emulator)
     _check_one_of("log_level", log_level, LOG_LEVELS)
     _check_one_of("on_interrupt", on_interrupt, (LEAVE, CANCEL))
     if fresh and (retry_failed or accept_changes):
         problem = "it starts anew, and --retry-failed and --accept-changes go on"
         raise SettingUnusable(name="fresh", value=fresh, problem=problem, cure="Leave one out.")
-    overrides = Overrides(
-        url=url,
-        model=model,
-        rpm=rpm,
-        tpm=tpm,
-        checks_rpm=checks_rpm,
-        max_in_flight=max_in_flight,
-        connections=connections,
-        tools=tools,
-        deadline_seconds=deadline,
-        run_deadline_seconds=run_deadline,
-        execution_deadline_seconds=execution_deadline,
-        max_cost_usd=max_cost,
-        max_tokens=max_tokens,
-        same_failures_max=same_failures,
-        lost_creates=lost_creates,
-        via=via,
-        enqueued_tokens=enqueued_tokens,
-        direct_below=direct_below,
-        delete_files=delete_files,
-    )
+    overrides = Overrides(**{field.name: said[field.name] for field in fields(Overrides)})
     job = read_job(source, overrides)
     beginning = Beginning(
         out=out, fresh=fresh, retry_failed=retry_failed, accept_changes=accept_changes

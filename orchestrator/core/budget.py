@@ -79,7 +79,6 @@ class Budget:
         self.assumed = NOTHING  # for answers that were lost
         self.reserved = NOTHING
         self.holders = 0  # runs with a reservation
-        self.is_open = True  # False while a journal is replayed: then who is let in is known
         self._max_tokens = rules.max_tokens
         self._max_units = rules.max_cost_usd * UNITS_PER_USD
         self._price = price if rules.max_cost_usd < INFINITE else None
@@ -96,7 +95,7 @@ class Budget:
         """
         if not self.is_limited or run.reserved:
             return True
-        if self.is_open and (first or not self._waiting) and self._fits(run):
+        if (first or not self._waiting) and self._fits(run):
             self._reserve(run)
             return True
         self._waiting[run.number] = run
@@ -106,15 +105,14 @@ class Budget:
     def take_next(self) -> Run | None:
         """The run that has waited longest, with its reservation, if there is room for it now."""
         first = next(iter(self._waiting.values()), None)
-        if first is None or not self.is_open or not self._fits(first):
+        if first is None or not self._fits(first):
             return None
         del self._waiting[first.number]
         self._reserve(first)
         return first
 
     def claim(self, run: Run) -> None:
-        """This run was created by an earlier session: it has its reservation, whatever is left."""
-        self._waiting.pop(run.number, None)
+        """This run is created; in a replay it was, so it has its reservation, come what may."""
         if self.is_limited and not run.reserved:
             self._reserve(run)
 
@@ -132,7 +130,7 @@ class Budget:
         if not self.is_limited:
             return
         self._waiting.pop(run.number, None)
-        self._assume(run, run.lost + run.left - run.lost_assumed)
+        self._assume(run, run.lost - run.lost_assumed)
         self.release(run)
 
     def release(self, run: Run) -> None:
@@ -172,7 +170,7 @@ class Budget:
 
     def _amount(self, model: str, usage: Usage, batch_usage: Usage) -> Amount:
         units = 0.0
-        if self._price is not None:
+        if self._price is not None and usage != NO_USAGE:
             units = _units(cost_usd(self._price, model, usage, batch_usage) or 0.0)
         return Amount(usage.total_tokens, units)
 
@@ -203,7 +201,7 @@ class Budget:
     @property
     def error(self) -> RunError | None:
         """Why nothing more can be created, None as long as something can, or may later."""
-        if not (self.is_limited and self.is_open):
+        if not self.is_limited:
             return None
         told = f"the limit is {self._limits_told()}, and {self._told(self.spent)} are spent"
         if self._exceeds(self.spent):

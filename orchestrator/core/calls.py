@@ -119,11 +119,17 @@ class Calls:
             self._send_lines(run, run.shard, now)
             if run.prepared is not None and not run.shard.sent:
                 self._count_sent(run.shard)
-        elif run.started_at == NEVER:
+            return
+        self._roster.budget.claim(run)
+        run.run_deadline_at = now + self._rules.run_deadline_seconds
+        if run.started_at == NEVER:
             run.started_at = now
             run.deadline_at = now + self._rules.deadline_seconds
-        if run.shard is None:
-            run.run_deadline_at = now + self._rules.run_deadline_seconds
+
+    def outputs_sent(self, run: Run, now: float) -> None:
+        """All tool outputs of a turn go out."""
+        self._roster.move(run, Change.OUTPUTS_SENT, now)
+        run.run_deadline_at = now + self._rules.run_deadline_seconds
 
     def _send_lines(self, batch: Run, shard: Shard, now: float) -> None:
         """Everything that a batch carries goes out with it, when it does so for the first time."""
@@ -136,6 +142,7 @@ class Calls:
         for run in shard.runs.values():
             self._roster.schedule.drop(run.number)
             creates = run.state is State.WAITING
+            self._roster.budget.claim(run)
             self._roster.move(run, Change.CREATE_SENT if creates else Change.OUTPUTS_SENT, now)
             if run.started_at == NEVER:
                 run.started_at = now
@@ -153,8 +160,7 @@ class Calls:
         answering = run.answering
         if answering is None:  # the table lets a run be ANSWERED only by its last tool output
             raise AssertionError(run)
-        self._roster.move(run, Change.OUTPUTS_SENT, now)
-        run.run_deadline_at = now + self._rules.run_deadline_seconds
+        self.outputs_sent(run, now)
         return SubmitToolOutputs(
             number=run.number,
             run_id=run.run_id,

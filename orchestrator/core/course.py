@@ -136,15 +136,16 @@ class Course:
         outcome, error = OUTCOME_OF[seen.status], seen.error
         if outcome is Outcome.UNKNOWN:
             error = RunError("unknown_status", f"the server says {seen.said!r}, which is no status")
-        if run.stop is not None and run.stop.again:
+        stop = run.stop or self._endings.overdue(run, now)
+        if stop is not None and stop.again:
             if outcome is Outcome.CANCELLED:
-                yield from self._endings.gone(run, run.stop, now, seen.answer)
+                yield from self._endings.gone(run, stop, now, seen.answer)
                 return
-        elif run.stop is None and run.cancelled and outcome is Outcome.CANCELLED:
-            yield from self._endings.not_created(run, now)
-            return
         elif run.stop is not None and outcome is not Outcome.COMPLETED:
             outcome, error = run.stop.outcome, run.stop.error
+        elif run.was_cancelled and outcome is Outcome.CANCELLED:
+            yield from self._endings.run_anew(run, now)
+            return
         yield from self._endings.end(
             run, outcome, now, answer=seen.answer, error=error, times=seen.times
         )
@@ -164,8 +165,6 @@ class Course:
             return False
         if seen.status is Status.EXPIRED and FACTS[run.request.family].runs_again_when_expired:
             return run.runs_expired < self._rules.expired_runs_max
-        if seen.status is Status.CANCELLED:
-            return run.cancelled
         return (
             seen.status is Status.FAILED
             and seen.error is not None
@@ -176,7 +175,7 @@ class Course:
     def _run_again(self, run: Run, seen: Seen, now: float) -> None:
         if seen.status is Status.EXPIRED:
             run.runs_expired += 1
-        elif seen.status is not Status.CANCELLED:
+        else:
             run.attempts_failed += 1
         self._endings.start_over(run, now, seen.error.code if seen.error else "")
         failed = max(run.attempts_failed, 1)

@@ -18,7 +18,6 @@ class Endings:
         self._roster = roster
         self._rules = rules
         self.creates_stopped: RunError | None = None
-        self._outcome_not_created = Outcome.STOPPED
         self._refusal = ""  # the code of the newest one
         self.refused_alike = 0  # requests in a row that ended by it
 
@@ -66,8 +65,8 @@ class Endings:
                 turns=run.turns,
                 number=run.number,
                 sent=run.sent,
-                lost=run.lost + run.left,
-                lost_usage=usage_at_most(run.request) * (run.lost + run.left),
+                lost=run.lost,
+                lost_usage=usage_at_most(run.request) * run.lost,
                 seconds=now - run.started_at if run.started_at < NEVER else 0.0,
                 times=times,
                 batch_usage=run.batch_usage,
@@ -160,16 +159,22 @@ class Endings:
     def run_deadline_passed(self, run: Run, now: float) -> Iterator[Deed]:
         """This run takes too long; its request may have time for another one."""
         if run.stop is None:
-            given = self._rules.run_deadline_seconds
-            error = RunError("run_deadline_exceeded", f"its run did not end within {given:g} s")
-            stop = Stop(Outcome.TIMED_OUT, error, cancel_remote=True, again=True)
-            yield from self.stop(run, stop, now)
+            if (stop := self.overdue(run, now)) is not None:
+                yield from self.stop(run, stop, now)
             return
         # It does not even end when it is cancelled, so nobody will know what it cost.
-        run.left += 1
+        run.lost += 1
         self._roster.totals.creates_lost += 1
         self._roster.budget.lose(run, is_create=False)
         yield from self.gone(run, run.stop, now)
+
+    def overdue(self, run: Run, now: float) -> Stop | None:
+        """Why a run is cancelled, or was in a session before, whose wish no journal has."""
+        if now < run.run_deadline_at:
+            return None
+        given = self._rules.run_deadline_seconds
+        error = RunError("run_deadline_exceeded", f"its run did not end within {given:g} s")
+        return Stop(Outcome.TIMED_OUT, error, cancel_remote=True, again=True)
 
     def gone(
         self, run: Run, stop: Stop, now: float, answer: Answer | None = None
@@ -183,14 +188,22 @@ class Endings:
             return
         yield from self.end(run, stop.outcome, now, answer=answer, error=stop.error)
 
+    def run_anew(self, run: Run, now: float) -> Iterator[Deed]:
+        """A run is over that only an interrupt had cancelled; its request was wanted all along."""
+        if self.creates_stopped is not None:
+            yield from self.end(run, Outcome.STOPPED, now, error=self.creates_stopped)
+            return
+        self.start_over(run, now, "interrupted")
+        self._roster.line_up(run, now, first=True)
+
     def start_over(self, run: Run, now: float, why: str) -> None:
         """The request waits for another run."""
         self._roster.totals.retries += 1
         self._roster.move(run, Change.RUN_AGAIN, now, why)
         run.failures = run.cancels = run.missing = run.unanswered = run.looked_for = 0
         run.run_id = ""
+        run.was_cancelled = False
         run.prepared = run.answering = run.finished = run.stop = None
-        run.cancelled = False
         self._roster.budget.release(run)
         self._roster.let_in(now)
 
@@ -201,13 +214,11 @@ class Endings:
             yield from self.end(run, Outcome.STOPPED, now, error=error)
         yield from self.stop_creates(error, now)
 
-    def stop_creates(
-        self, error: RunError, now: float, outcome: Outcome = Outcome.STOPPED
-    ) -> Iterator[Deed]:
+    def stop_creates(self, error: RunError, now: float) -> Iterator[Deed]:
         """Create nothing more. What waits to be created ends; what runs is seen to its end."""
         if self.creates_stopped is not None:
             return  # since then nothing has begun to wait
-        self.creates_stopped, self._outcome_not_created = error, outcome
+        self.creates_stopped = error
         while waiting := self._waiting():  # a batch that ends lets others in, which are packed anew
             for run in waiting:
                 if run.number in self._roster.runs:  # what a batch carries ends with it
@@ -215,8 +226,7 @@ class Endings:
 
     def not_created(self, run: Run, now: float) -> Iterator[Deed]:
         """It would have to be created, and nothing is any more."""
-        outcome = self._outcome_not_created
-        yield from self.end(run, outcome, now, error=self.creates_stopped)
+        yield from self.end(run, Outcome.STOPPED, now, error=self.creates_stopped)
 
     def _waiting(self) -> list[Run]:
         return [run for run in self._roster.runs.values() if run.state is State.WAITING]

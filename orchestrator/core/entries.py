@@ -10,7 +10,7 @@ from typing import Protocol, TypeGuard
 
 from orchestrator.core import events
 from orchestrator.core.actions import Call, CancelRun, CreateRun, SubmitToolOutputs
-from orchestrator.core.model import Request, Usage
+from orchestrator.core.model import Request, Status, Usage
 from orchestrator.core.states import State
 
 
@@ -35,13 +35,6 @@ class OutputsSent:
 
 
 @dataclass(frozen=True, slots=True)
-class CancelSent:
-    """A cancel goes out, not because of what the run did. Who sees it cancelled runs it again."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
 class BatchOver:
     """Nothing more comes of a batch; what it carried still is to be sent again.
 
@@ -50,6 +43,17 @@ class BatchOver:
 
     number: int
     lost: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CancelSent:
+    """The server is told to cancel a run.
+
+    The wish behind it ends with the process: one that finds the run cancelled later has to know
+    that it was no one else's doing.
+    """
+
+    number: int
 
 
 Intent = CreateSent | OutputsSent | CancelSent
@@ -124,13 +128,29 @@ _AT_WORK = frozenset(
 
 def is_kept(event: events.Event, before: State | None, after: State | None) -> TypeGuard[Entry]:
     """Whether a replay needs this event; states are those of its run, None where there is none."""
-    if before is None or isinstance(event, _NEVER_KEPT):
-        return False  # an answer that comes too late is not kept either: its result went nowhere
+    if isinstance(event, _NEVER_KEPT):
+        return False
     if isinstance(event, _ALWAYS_KEPT):
-        return True
+        return before is not None or _can_be_gone_on_with(event)
+    if before is None:
+        return False
     if event.number < 0:
         return False  # of a batch its end is an entry of its own: it also ends with lines ended
     return before is not after and not {before, after} <= _AT_WORK
+
+
+def _can_be_gone_on_with(event: events.Event) -> bool:
+    """Whether what comes too late for this process is of use to the next one.
+
+    An end is not: its result went nowhere. The line of a batch can be read again.
+    """
+    match event:
+        case events.RunCreated(seen=seen) | events.OutputsAccepted(seen=seen):
+            return seen.status in {Status.PENDING, Status.REQUIRES_ACTION}
+        case events.LineAnswered():
+            return False
+        case _:
+            return True
 
 
 def intent_of(call: Call) -> Intent | None:

@@ -115,7 +115,7 @@ def _wrong_with_budget(roster: Roster) -> Iterator[str]:
     counted = sum(run.usage.total_tokens for run in runs)
     if budget.spent.tokens < counted + sum(amount.tokens for amount in assumed):
         yield f"{budget.spent.tokens} tokens spent by the books, more by the runs in flight"
-    if budget.is_open and budget.waits and not budget.holders:
+    if budget.waits and not budget.holders:
         yield "runs wait for money that nobody gives back"
     works = {State.CREATING, *AT_WORK}
     if any(run.state in works and not run.reserved for run in runs):

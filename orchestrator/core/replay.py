@@ -4,7 +4,8 @@ Rules: entries come in the order in which they were written, and go through the 
 they happened. What was not kept (checks that found nothing new, time that passed) is presupposed:
 an entry tells by itself in which state it could happen. Nothing lines up before `settle`, so a
 replay hands out no calls. What is found in doubt there, because a call left and no answer was kept,
-is a lost answer, and is treated as any other.
+is a lost answer, is treated as any other, and is to be kept as any other: the next process must
+neither count it again nor wait for it again.
 """
 
 from collections import deque
@@ -22,7 +23,7 @@ from orchestrator.core.families import FACTS, begins_with_preparation
 from orchestrator.core.model import Request, Seen, Status
 from orchestrator.core.roster import WANTED_IN, Roster
 from orchestrator.core.runs import Run
-from orchestrator.core.states import Change, State
+from orchestrator.core.states import State
 
 # The state in which an event finds its run. Whatever told of a run that is at work was a look at
 # it, here: a cancel, or a fetch that found it unfinished, leaves nothing else behind.
@@ -46,15 +47,19 @@ Told = Callable[[events.RunEvent, float], Iterator[Deed]]
 
 
 class Replay:
-    """One replay; ends with `settle`."""
+    """One replay; ends with `settle`.
+
+    Attributes:
+        presumed: What `settle` took for lost, to be kept.
+    """
 
     def __init__(self, roster: Roster, calls: Calls, batches: Batches, told: Told) -> None:
         self._roster = roster
         self._calls = calls
         self._batches = batches
         self._told = told
+        self.presumed: list[events.CreateFailed | events.OutputsFailed] = []
         roster.replaying = True
-        roster.budget.is_open = False
 
     def issued(self, *, batches: int, groups: int) -> None:
         """So many of each have been numbered; those numbers are on the server."""
@@ -78,18 +83,18 @@ class Replay:
         run = self._roster.runs.get(entry.number)
         if run is None:
             return []
-        if isinstance(entry, OutputsSent):
-            self._outputs_sent(run, at)
-            return []
-        if isinstance(entry, CancelSent):
-            run.cancelled = True
-            return []
-        return self._kept_in_flight(self._happened(run, entry, at))
+        match entry:
+            case OutputsSent():
+                self._outputs_sent(run, at)
+            case CancelSent():
+                run.was_cancelled = True
+            case _:
+                return self._kept_in_flight(self._happened(run, entry, at))
+        return []
 
     def settle(self, now: float) -> list[Deed]:
         """Settle what is in doubt, and let every run wait for what is next."""
         self._roster.replaying = False
-        self._roster.budget.is_open = True
         runs = list(self._roster.runs.values())
         return list(chain.from_iterable(self._settle(run, now) for run in runs))
 
@@ -102,14 +107,10 @@ class Replay:
         if run is None:
             return
         if run.state is State.CREATING:  # by a process that was killed before it heard of it
-            deque(self._never_answered(run, at), maxlen=0)
+            deque(self._told(_never_answered(run), at), maxlen=0)
         self._roster.presuppose(run, State.WAITING)
+        run.direct = run.request.via_batch  # it was not worth a batch
         self._calls.create_sent(run, at)
-        if run.shard is None:
-            self._roster.budget.claim(run)
-        else:
-            for carried in run.shard.runs.values():
-                self._roster.budget.claim(carried)
         if run.shard is not None and sent.lines:
             run.shard.places = sent.lines  # also those that have ended have a place in the file
         if sent.group:
@@ -139,10 +140,10 @@ class Replay:
 
     def _outputs_sent(self, run: Run, at: float) -> None:
         if run.state is State.SUBMITTING:
-            deque(self._never_answered(run, at), maxlen=0)
+            deque(self._told(_never_answered(run), at), maxlen=0)
         if run.answering is not None:
             self._roster.presuppose(run, State.ANSWERED)
-            self._roster.move(run, Change.OUTPUTS_SENT, at)
+            self._calls.outputs_sent(run, at)
 
     def _happened(self, run: Run, event: events.RunEvent, at: float) -> Iterator[Deed]:
         match event:
@@ -159,12 +160,6 @@ class Replay:
         """Handlers are called in the end, those that have not finished by then."""
         return [deed for deed in deeds if not isinstance(deed, CallTool)]
 
-    def _never_answered(self, run: Run, now: float) -> Iterator[Deed]:
-        is_create = run.state is State.CREATING
-        failed = events.CreateFailed if is_create else events.OutputsFailed
-        failure = _COST_NOTHING if is_create and _costs_nothing(run) else _NO_ANSWER
-        return self._told(failed(run.number, failure), now)
-
     # The end.
 
     def _settle(self, run: Run, now: float) -> Iterator[Deed]:
@@ -177,7 +172,9 @@ class Replay:
             return
         is_in_doubt = run.state is State.CREATING or run.state is State.SUBMITTING
         if is_in_doubt and run.batch is None:
-            yield from self._never_answered(run, now)
+            failed = _never_answered(run)
+            self.presumed.append(failed)
+            yield from self._told(failed, now)
         elif run.state is State.TOOLS and run.answering is not None:
             self._roster.watch_tools(run)
             for call in run.answering.calls:
@@ -188,6 +185,12 @@ class Replay:
                 self._roster.wake(run, run.due_at)
             else:
                 self._roster.line_up(run, now)
+
+
+def _never_answered(run: Run) -> events.CreateFailed | events.OutputsFailed:
+    if run.state is not State.CREATING:
+        return events.OutputsFailed(run.number, _NO_ANSWER)
+    return events.CreateFailed(run.number, _COST_NOTHING if _costs_nothing(run) else _NO_ANSWER)
 
 
 def _costs_nothing(run: Run) -> bool:

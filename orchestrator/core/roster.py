@@ -203,7 +203,7 @@ class Roster:
 
     def let_in(self, now: float) -> None:
         """There may be money for some of those who wait for it."""
-        while (run := self.budget.take_next()) is not None:
+        while not self.replaying and (run := self.budget.take_next()) is not None:
             self.line_up(run, now)
 
     # Batches.

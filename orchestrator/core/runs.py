@@ -86,11 +86,10 @@ class Run:
     pending_at: float = 0.0  # last time it was known not to be finished
     sent: int = 0  # create calls, answered or not
     lost: int = 0  # of all that it was sent, calls whose answer was lost
+    lost_assumed: int = 0  # of these, those that the budget takes for spent
+    reserved: bool = False  # the budget holds something back for it
     unanswered: int = 0  # of these, creates of the run that is wanted now
     looked_for: int = 0  # as many of them were looked for, and not found
-    left: int = 0  # runs that were to be replaced and never said that they ended
-    lost_assumed: int = 0  # of both, those that the budget takes for spent
-    reserved: bool = False  # the budget holds something back for it
     creates: int = 0
     checks: int = 0
     looks: int = 0  # checks since it was created or given tool outputs
@@ -101,7 +100,7 @@ class Run:
     missing: int = 0  # checks in a row that did not find it, other failures not counted
     refusals: int = 0  # of tool outputs that the run still waits for, in a row
     cancels: int = 0
-    cancelled: bool = False  # by an earlier process, which did not want it any more
+    was_cancelled: bool = False  # the run, by an earlier process that was interrupted
     stale_looks: int = 0  # checks that asked for tool calls that were already answered
     usage: Usage = NO_USAGE
     answering: Answering | None = None

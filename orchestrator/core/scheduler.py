@@ -248,7 +248,7 @@ class Scheduler:
         given = self._rules.execution_deadline_seconds
         error = RunError("execution_deadline", f"the execution had {given:g} s, which have passed")
         stop = Stop(Outcome.TIMED_OUT, error, cancel_remote=True)
-        yield from self._endings.stop_creates(error, now, Outcome.TIMED_OUT)
+        yield from self._endings.stop_creates(error, now)
         for run in list(self.roster.runs.values()):
             if run.number not in self.roster.runs or not run.is_wanted:
                 continue

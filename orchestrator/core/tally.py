@@ -6,11 +6,11 @@ example each, and the pace of an execution as a few dozen moments.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from orchestrator.core.alike import Failures, readable
 from orchestrator.core.budget import Price, cost_usd
-from orchestrator.core.failures import REASONS, Cause
+from orchestrator.core.failures import Cause
 from orchestrator.core.model import NO_USAGE, Outcome, Result, RunError, Usage
 from orchestrator.core.totals import Totals
 
@@ -26,18 +26,6 @@ MESSAGE_CHARACTERS_MAX = 500
 UNPRICED_NAMED_MAX = 5
 
 Kind = TypeVar("Kind", bound=str)
-
-
-@dataclass(slots=True)
-class Failures:
-    """Requests that did not complete for the same reason."""
-
-    outcome: Outcome
-    code: str
-    cause: Cause | None  # None where no call failed: its run did, or its time or money was over
-    count: int
-    example_custom_id: str
-    example_message: str
 
 
 class EndedBefore(Protocol):
@@ -144,13 +132,13 @@ class Tally:
         if cost is not None:
             self._cost_usd += cost
         elif len(self._unpriced) <= UNPRICED_NAMED_MAX:
-            self._unpriced.add(_readable(model, CODE_CHARACTERS_MAX))
+            self._unpriced.add(readable(model, CODE_CHARACTERS_MAX))
 
     def _add_failure(
         self, outcome: Outcome, error: RunError | None, custom_id: str, count: int = 1
     ) -> None:
         error = error or RunError("", "")
-        code = self._bounded(_readable(error.code or outcome, CODE_CHARACTERS_MAX))
+        code = self._bounded(readable(error.code or outcome, CODE_CHARACTERS_MAX))
         kind = (outcome, code, error.cause)
         group = self._failures.get(kind)
         if group is not None:
@@ -161,8 +149,8 @@ class Tally:
             code=code,
             cause=error.cause,
             count=count,
-            example_custom_id=_readable(custom_id),
-            example_message=_readable(error.message, MESSAGE_CHARACTERS_MAX),
+            example_custom_id=readable(custom_id),
+            example_message=readable(error.message, MESSAGE_CHARACTERS_MAX),
         )
 
     def _bounded(self, code: str) -> str:
@@ -213,7 +201,7 @@ class Tally:
         """
         cost, note = self._cost_and_note(totals)
         return {
-            "source": _readable(source),
+            "source": readable(source),
             "started_at": started_at,
             "version": version,
             "wall_seconds": round(wall_seconds, 3),
@@ -241,7 +229,7 @@ class Tally:
             "budget": budget,
             "in_flight_max": totals.in_flight_max,
             "tasks_max": tasks_max,
-            "failures": [_failures_as_dict(group) for group in self.failures],
+            "failures": [group.as_dict() for group in self.failures],
             "stopped": None if stopped is None else _error_as_dict(stopped),
         }
 
@@ -294,22 +282,5 @@ def _percentiles(values: Iterable[float]) -> dict[str, float] | None:
     }
 
 
-def _failures_as_dict(group: Failures) -> dict[str, Any]:
-    return {
-        "outcome": str(group.outcome),
-        "code": group.code,
-        "cause": None if group.cause is None else group.cause.value,
-        "reason": None if group.cause is None else ": ".join(REASONS[group.cause]),
-        "count": group.count,
-        "example_custom_id": group.example_custom_id,
-        "example_message": group.example_message,
-    }
-
-
 def _error_as_dict(error: RunError) -> dict[str, str]:
-    return {"code": _readable(error.code), "message": _readable(error.message)}
-
-
-def _readable(text: str, characters_max: int | None = None) -> str:
-    """The text, cut, with "?" for what UTF-8 can't write: half of a surrogate pair."""
-    return text[:characters_max].encode("utf-8", "replace").decode()
+    return {"code": readable(error.code), "message": readable(error.message)}

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from openai import AsyncOpenAI
 
-from orchestrator.adapters.journal import InThread, Journal
+from orchestrator.adapters.journal import InThread, Journal, Where
 from orchestrator.adapters.log import execution_log
 from orchestrator.adapters.progress import Progress
 from orchestrator.adapters.request_file import RequestFile
@@ -26,6 +26,7 @@ from orchestrator.execution.opening import EMULATOR, Opened, open_execution
 from orchestrator.execution.running import Execution, Stop
 from orchestrator.jobfile import Job, emulator_settings
 from orchestrator.service import Orchestrator
+from orchestrator.wiring import Keeping
 
 LOG_NAME = "log.jsonl"
 
@@ -129,9 +130,7 @@ async def execute_with(
                 tools=tools,
                 log=log,
                 on_call=calls.ended,
-                name=opened.facts.name,
-                journal=journal,
-                past=opened.past,
+                keeping=Keeping(name=opened.facts.name, journal=journal, past=opened.past),
                 **asdict(job.settings),
             )
 
@@ -150,11 +149,19 @@ async def execute_with(
 def _goes_on(opened: Opened) -> str:
     """What a person should know of an execution that is gone on with."""
     ended = sum(group.count for group in opened.ended if not group.is_reopened)
-    in_flight = len(opened.past.in_flight) if opened.past is not None else 0
-    left = opened.facts.requests - ended - in_flight
+    left = opened.facts.requests - ended
+    if not left:
+        return (
+            f"{opened.folder} has ended, and nothing is left to do; --retry-failed sends again "
+            "what did not complete, --fresh starts anew"
+        )
+    there = opened.stand[Where.THERE] + opened.stand[Where.TOOLS]
+    in_doubt = opened.stand[Where.IN_DOUBT]
+    left -= there + in_doubt
     return (
         f"going on with {opened.folder}: {ended:,} of {opened.facts.requests:,} requests have "
-        f"ended, {in_flight:,} were in flight, {left:,} are left; --fresh starts anew instead"
+        f"ended, {there:,} are on the server, {in_doubt:,} were sent and not answered, {left:,} "
+        "are left; --fresh starts anew instead"
     )
 
 

@@ -1,6 +1,7 @@
 """What has to be right before the first call: the folder, the journal, and the input as it was."""
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.adapters.clock import unix_now
-from orchestrator.adapters.journal import EndedGroup, Facts, JournalFile
-from orchestrator.adapters.prices import has_price
+from orchestrator.adapters.journal import EndedGroup, Facts, JournalFile, Where, standing
+from orchestrator.adapters.prices import require_prices
 from orchestrator.adapters.request_file import RequestFile, Sendable
 from orchestrator.adapters.result_file import (
     ERRORS_NAME,
@@ -24,7 +25,6 @@ from orchestrator.core.model import Outcome, Request
 from orchestrator.errors import (
     JournalUnusable,
     LinesChanged,
-    ModelUnpriced,
     OutputFolderUnusable,
 )
 from orchestrator.execution.counts import Counts
@@ -53,6 +53,7 @@ class Opened:
         past: What was in flight; None when it is new.
         ended: What ended before, in groups.
         counts: What was counted before.
+        stand: How many requests in flight stood where.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Opened:
     past: Past | None = None
     ended: Sequence[EndedGroup] = ()
     counts: Counts = field(default_factory=Counts)
+    stand: Counter[Where] = field(default_factory=Counter)
 
 
 def open_execution(
@@ -92,7 +94,8 @@ def _begin(
     journal: JournalFile | None = None,
 ) -> Opened:
     found = requests.check()
-    _refuse_unpriced(job, found.by_model)
+    if job.settings.max_cost_usd is not None:
+        require_prices(found.by_model)
     if journal is None:
         journal = stack.enter_context(JournalFile(new_folder(job, beginning)))
     facts = Facts(
@@ -104,7 +107,7 @@ def _begin(
         requests=found.requests,
         by_model=dict(found.by_model),
         file_digest=found.digest,
-        defaults_digest=_digest_of_defaults(job),
+        defaults_digest=digest_of_defaults(job),
         via=job.settings.via or "",
     )
     journal.set_facts(facts)
@@ -134,7 +137,8 @@ class _GoingOn:
     def open(self, stack: ExitStack, server: str) -> Opened:
         self._refuse_other(server)
         self._compare_input()
-        _refuse_unpriced(self._job, self._facts.by_model)
+        if self._job.settings.max_cost_usd is not None:
+            require_prices(self._facts.by_model)
         self._put_aside()
         if self._beginning.retry_failed:
             with self._results():
@@ -156,6 +160,7 @@ class _GoingOn:
             past=self._past(ended, counts),
             ended=ended,
             counts=counts,
+            stand=Counter(standing(self._journal).unfinished),
         )
 
     def _results(self) -> ResultFiles:
@@ -186,7 +191,7 @@ class _GoingOn:
     # The input.
 
     def _compare_input(self) -> None:
-        defaults_digest = _digest_of_defaults(self._job)
+        defaults_digest = digest_of_defaults(self._job)
         is_same = (
             self._requests.digest() == self._facts.file_digest
             and defaults_digest == self._facts.defaults_digest
@@ -295,14 +300,7 @@ def is_gone_with_its_process(server: str) -> bool:
     return server == EMULATOR
 
 
-def _refuse_unpriced(job: Job, models: Iterable[str]) -> None:
-    """Under a limit of the cost every model has to have a price."""
-    unpriced = [model for model in models if not has_price(model)]
-    if job.settings.max_cost_usd is not None and unpriced:
-        raise ModelUnpriced(models=", ".join(sorted(unpriced)))
-
-
-def _digest_of_defaults(job: Job) -> str:
+def digest_of_defaults(job: Job) -> str:
     """Of what completes the lines: another one means that other requests are sent."""
     defaults = job.defaults
     given = (defaults.url, defaults.model, dict(defaults.body))

@@ -92,12 +92,13 @@ class Execution:
             self._tally.count_before(group)
         self._pace = Pace()
         self._looks: deque[tuple[float, int]] = deque()  # when, and how many calls until then
+        self._lines: dict[int, bytes] = {}  # of results that the journal is being told of
         self._clock = LoopClock()
         self._began_at = self._clock.now()
         self._journal = Journal(
             opened.journal,
             self._clock,
-            line_of=result_line,
+            line_of=self._line_of,
             sync=opened.results.sync,
             counts=self.counts,
             on_full=self.disk_full,
@@ -184,13 +185,20 @@ class Execution:
         except OrchestratorError as error:
             self.stopped = self.stopped or error
 
+    def _line_of(self, result: Result) -> bytes:
+        """For the journal first; when it has it, the same line goes to its file."""
+        line = self._lines[result.number] = result_line(result)
+        return line
+
     def _take(self, result: Result) -> None:
         # Counted first: it cost what it cost, whether or not it can be written.
         self._tally.count(result)
         if result.outcome is Outcome.STOPPED:
             return  # it has not ended: the next process goes on with it
+        line = self._lines.pop(result.number)
         try:
-            self._opened.results.record(result)
+            is_completed = result.outcome is Outcome.COMPLETED
+            self._opened.results.append(line, is_completed=is_completed)
         except OutputFailed as error:
             # Its line is in the journal, for the next process to write.
             if self.stopped is None:

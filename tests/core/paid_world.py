@@ -49,7 +49,7 @@ class PaidWorld(World):
     """Every request goes by itself."""
 
     def __init__(self, fates, seed, sizes, *, rules=RULES, scheduler_type=Scheduler):
-        self.sizes = [sizes[n % len(sizes)] for n in range(len(fates))]
+        self.sizes = [sizes[n % len(sizes)] for n in range(len(fates) + 1)]
         super().__init__(fates, seed, rules=rules, scheduler_type=scheduler_type)
         self.scheduler = scheduler_type(rules, self.chance.random, price)
         self.server = PaidServer(_costs(self.sizes))
@@ -62,7 +62,7 @@ class PaidBatchWorld(BatchWorld):
     """Requests go by batch where their fate says so; a line costs as much as a call here."""
 
     def __init__(self, fates, seed, sizes, *, rules=BATCH_RULES, **more):
-        self.sizes = [sizes[n % len(sizes)] for n in range(len(fates))]
+        self.sizes = [sizes[n % len(sizes)] for n in range(len(fates) + 1)]
         super().__init__(fates, seed, rules=rules, **more)
         self.server = self.batch_server._server = PaidServer(_costs(self.sizes))
 

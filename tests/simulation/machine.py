@@ -16,7 +16,7 @@ from random import Random
 
 from simulation.loop import Killed
 
-from orchestrator import service, wiring
+from orchestrator import wiring
 from orchestrator.adapters import clock
 from orchestrator.adapters.journal import BALLAST_NAME, JOURNAL_NAME, ballast
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME
@@ -309,7 +309,6 @@ def at_work_on(machine):
         (clock, "time", wall),
         (emulator_server, "time", wall),
         (opening, "secrets", names),
-        (service, "secrets", names),
         (wiring, "secrets", names),
         (ballast, "BALLAST_BYTES", 512),
         (running, "SHOW_SECONDS", 10.0),

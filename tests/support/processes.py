@@ -34,11 +34,12 @@ class EmulatorProcess:
             after = page[-1]["sequence"]
         return found
 
-    def creates(self):
-        """Everything that was created, and what became of it (see emulator/creates.py)."""
+    def creates(self, after=0):
+        """What was created from some number on, and what became of it (emulator/creates.py)."""
         found = []
-        while page := self._get(f"/emulator/creates?after={len(found)}&limit=100000")["creates"]:
+        while page := self._get(f"/emulator/creates?after={after}&limit=100000")["creates"]:
             found += page
+            after = page[-1]["number"]
         return found
 
     def _get(self, path):

@@ -19,7 +19,12 @@ import msgspec
 from orchestrator.adapters.journal.ballast import Ballast
 from orchestrator.adapters.journal.codec import text_of_json
 from orchestrator.adapters.journal.lock import FolderLock
-from orchestrator.adapters.journal.opening import JOURNAL_NAME, open_to_write
+from orchestrator.adapters.journal.opening import (
+    CURE_NO_ROOM,
+    JOURNAL_NAME,
+    is_full,
+    open_to_write,
+)
 from orchestrator.adapters.journal.reading import FACTS, WRITTEN_BYTES, JournalReader
 from orchestrator.adapters.journal.records import Facts, Session
 from orchestrator.adapters.journal.rows import Rows
@@ -27,14 +32,6 @@ from orchestrator.adapters.journal.statements import SQL, run_places, run_rows
 from orchestrator.core.entries import Entry
 from orchestrator.core.model import Outcome
 from orchestrator.errors import JournalFailed, JournalUnusable, OutputFolderUnusable
-
-# SQLite tells a full disk as such. It tells a spent quota and a limit on the size of files as a
-# write that failed, and no room for its shared memory by a code of its own.
-FULL_CODES = frozenset(
-    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
-)
-
-CURE_NO_ROOM = "Make room, then run the same command again."
 
 
 class JournalFile(JournalReader):
@@ -230,7 +227,7 @@ class JournalFile(JournalReader):
         try:
             self._attempt(work)
         except sqlite3.Error as error:
-            if not _is_full(error) or not self._ballast.give_up():
+            if not is_full(error) or not self._ballast.give_up():
                 raise self._failed(error) from error
         else:
             return False
@@ -253,10 +250,6 @@ class JournalFile(JournalReader):
 
     def _failed(self, error: sqlite3.Error) -> JournalFailed:
         return JournalFailed(path=self.path, problem=str(error))
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", None) in FULL_CODES
 
 
 def _reason(error: OSError) -> str:

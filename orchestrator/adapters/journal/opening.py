@@ -23,8 +23,15 @@ CHECKPOINT_PAGES = 4_000
 # As many as there are sizes of the statements for many rows.
 STATEMENTS_CACHED = 1_000
 
+# SQLite tells a full disk as such. It tells a spent quota and a limit on the size of files as a
+# write that failed, and no room for its shared memory by a code of its own.
+FULL_CODES = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+)
+
 MAGIC = b"SQLite format 3\0"
 
+CURE_NO_ROOM = "Make room, then run the same command again."
 CURE_NEWER = "Go on with the version that made it, or begin anew in another folder with --fresh."
 CURE_FOREIGN = "Give another folder with --out."
 CURE_DAMAGED = (
@@ -45,14 +52,15 @@ def open_to_write(folder: Path) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
         _sync_folder(folder)
     _refuse_foreign(path)
-    connection = sqlite3.connect(
-        path,
-        timeout=BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-        cached_statements=STATEMENTS_CACHED,
-    )
+    connection: sqlite3.Connection | None = None
     try:
+        connection = sqlite3.connect(
+            path,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=STATEMENTS_CACHED,
+        )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -60,10 +68,12 @@ def open_to_write(folder: Path) -> sqlite3.Connection:
             _make_tables(connection)
         _refuse_other_schemas(connection, path)
     except sqlite3.DatabaseError as error:
-        connection.close()
+        if connection is not None:
+            connection.close()
         raise damaged(path, error) from None
     except BaseException:
-        connection.close()
+        if connection is not None:
+            connection.close()
         raise
     return connection
 
@@ -97,8 +107,16 @@ def open_to_read(folder: Path) -> sqlite3.Connection:
     return connection
 
 
+def is_full(error: Exception) -> bool:
+    """Whether SQLite found no room on the disk."""
+    return getattr(error, "sqlite_errorcode", None) in FULL_CODES
+
+
 def damaged(path: Path, error: Exception) -> JournalUnusable:
-    """What to tell when SQLite can't read it."""
+    """What to tell when SQLite can't read it, or finds no room to do so."""
+    if is_full(error):
+        problem = f"there is no room on its disk ({error})"
+        return JournalUnusable(path=path, problem=problem, cure=CURE_NO_ROOM)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     is_damaged = code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
     return JournalUnusable(
