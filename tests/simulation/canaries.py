@@ -46,14 +46,6 @@ def _no_intent(*kinds: type) -> Patch:
     return driver, "intent_of", intent_of
 
 
-def _kept_always() -> Patch:
-    def is_kept(event, before, after):
-        return isinstance(event, events.LineAnswered) or really(event, before, after)
-
-    really = driver.is_kept
-    return driver, "is_kept", is_kept
-
-
 async def _at_once(_self) -> None:
     pass
 
@@ -109,7 +101,6 @@ CANARIES: Mapping[str, Callable[[], tuple[Patch, ...]]] = {
     ),
     "nobody locks the folder": lambda: ((lock, "fcntl", _NoLock),),
     "counts begin anew": lambda: ((counts.Counts, "read", classmethod(lambda kind, _: kind())),),
-    "lines that come too late are kept without their answers": lambda: (_kept_always(),),
     "twice as many calls as allowed": lambda: ((limiter.Limiter, "__init__", _twice_the_rpm),),
 }
 

@@ -42,6 +42,8 @@ EXECUTE = importlib.import_module("orchestrator.execution.execute")
 TOOLS = Path(__file__).with_name("job_tools.py")
 MEMORY = Path("/dev/shm")
 
+BUDGET_SPENT = "budget_spent"
+
 # What the server can't list, so nobody can look whether it is there.
 NOT_LISTED = {"/v1/responses", "/v1/chat/completions", "/v1/embeddings"}
 
@@ -182,7 +184,7 @@ def play(seed) -> Play:
             with at_work_on(playing.machine), _watched(playing.witness):
                 _all_processes(playing, playing.scenario.fates)
                 _retry_failed(playing)
-            judge(playing)
+            judge(playing, is_spent=_is_spent(playing.processes[-1]))
             playing.result_files = _result_files(playing.machine.folder)
         except Exception as error:
             raise Violation(story(playing, error)) from error
@@ -234,6 +236,7 @@ def _stage(seed, scenario, root):
         on_line=witness.on_line,
         on_let_go=witness.let_go,
     )
+    witness.replaces_late_runs = scenario.settings.run_deadline_seconds is not None
     if scenario.settings.lost_creates == GIVE_UP and not scenario.settings.via_batch:
         lines = scenario.requests
         witness.never_twice = {line["custom_id"] for line in lines if line["url"] in NOT_LISTED}
@@ -253,6 +256,8 @@ def _stage(seed, scenario, root):
 def _all_processes(playing, fates):
     for fate in [*fates, *[Fate()] * PROCESSES_IN_PEACE_MAX]:
         ended = playing.run(fate)
+        if _is_spent(ended):
+            return
         if unexpected := _unexpected(ended):
             raise Violation(f"a process ended for no reason: {unexpected!r}")
         if ended.report is not None and not ended.report.stopped and not ended.report.interrupted:
@@ -262,13 +267,20 @@ def _all_processes(playing, fates):
 
 def _retry_failed(playing):
     """Send again what failed, as a user may ask for; perhaps that is killed, too."""
-    if not playing.scenario.retries_failed or playing.processes[-1].report.all_completed:
+    last = playing.processes[-1]
+    if not playing.scenario.retries_failed or last.report.all_completed or _is_spent(last):
         return
     first, *_ = [*playing.scenario.fates, Fate()]
     playing.retry_failed = True
     playing.run(first)
     playing.retry_failed = False
     _all_processes(playing, [])
+
+
+def _is_spent(ended):
+    """Whether the budget is, so that nobody can go on."""
+    stopped = ended.report.summary["stopped"] if ended.report is not None else None
+    return stopped is not None and stopped["code"] == BUDGET_SPENT
 
 
 def _unexpected(ended):

@@ -62,7 +62,6 @@ DEVIATIONS = (
     "any_reset_after_400",
     "any_broken_json",
     "responses_no_background",
-    "responses_cancel_after_end",
     "assistants_no_create_and_run",
     "assistants_plain_ids",
     "assistants_float_times",
@@ -133,7 +132,7 @@ def scenario_of(seed) -> Scenario:
         commit_seconds_max=chance.choice([0.0, 0.005, 0.02, 0.3]),
         tool_trouble=chance.choice([0.0, 0.0, 0.1, 0.3]),
         fates=tuple(_fate(chance) for _ in range(chance.choice([0, 1, 2, 3, 4, 6]))),
-        cancel_on_interrupt=chance.random() < 0.3,
+        cancel_on_interrupt=chance.random() < 0.5,
         retries_failed=chance.random() < 0.3,
     )
 
@@ -151,6 +150,9 @@ def _settings(chance, via):
         attempts_max=chance.choice([ATTEMPTS_MIN, 10]),
         deadline_seconds=DAYS if via else chance.choice([400.0, 1_800.0]),
         run_deadline_seconds=chance.choice([None, None, 100.0]),
+        checks_rpm=chance.choice([None, None, None, 60]),
+        max_tokens=chance.choice([None] * 9 + [20_000]),
+        delete_files=bool(via) and chance.random() < 0.5,
         lost_creates=chance.choice([RETRY, RETRY, RETRY, GIVE_UP]),
     )
 
@@ -202,7 +204,7 @@ def _fate(chance):
             "call": int(chance.lognormvariate(2.0, 1.0)) + 1,
             "steps_later": chance.randint(1, 12),
         }
-    if chance.random() < 0.2:
+    if chance.random() < 0.35:
         ends["interrupt_step"] = _step(chance)
     if chance.random() < 0.1:
         trouble = chance.choice(list(Trouble))

@@ -94,6 +94,7 @@ class Witness:
         self.eyes = Eyes()
         self.runs = defaultdict(list)  # by order, each with its ids: one for each turn, told or not
         self.batches = defaultdict(list)  # by order
+        self.replaces_late_runs = False
         self.never_twice = frozenset()  # orders of which what was lost is given up
         self.troubles = Counter()  # by order
         self.creates_arrived = Counter()
@@ -177,6 +178,8 @@ class Witness:
             status = self.status(names[-1], order, now)
             if status not in NOT_IN_VAIN:
                 continue
+            if self.replaces_late_runs and self.look().count(COUNT_OWN, order, "cancel_sent"):
+                continue  # it did not say in time how it had ended
             if any(map(self.knows, names)):
                 self.complain(f"{order} is created again, though {names} is known, and {status}")
             elif order in self.never_twice and not self.look().count(REOPENED, order):
