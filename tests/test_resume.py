@@ -107,7 +107,11 @@ def test_what_failed_is_sent_again_without_saying_where(run, sent, write, tmp_pa
     assert run(out=None).code == 1
     assert run("--retry-failed", out=None).code == 0
     assert sent() == ["a", "b"]
-    assert len(list((tmp_path / "executions").iterdir())) == 1
+    (folder,) = (tmp_path / "executions").iterdir()
+
+    # Nothing has failed now, so nothing is put aside.
+    assert run("--retry-failed", out=None).code == 0
+    assert sorted(path.name for path in folder.glob("errors*")) == ["errors-1.jsonl", "errors.jsonl"]
 
 
 @pytest.mark.slow

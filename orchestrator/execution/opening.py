@@ -140,7 +140,7 @@ class _GoingOn:
         if self._job.settings.max_cost_usd is not None:
             require_prices(self._facts.by_model)
         self._put_aside()
-        if self._beginning.retry_failed:
+        if self._beginning.retry_failed and self._anything_failed():
             with self._results():
                 retries = self._facts.retries + 1
                 self._facts = msgspec.structs.replace(self._facts, retries=retries)
@@ -162,6 +162,10 @@ class _GoingOn:
             counts=counts,
             stand=Counter(standing(self._journal).unfinished),
         )
+
+    def _anything_failed(self) -> bool:
+        groups = self._journal.ended_groups()
+        return any(group.outcome in RETRIED and not group.is_reopened for group in groups)
 
     def _results(self) -> ResultFiles:
         """The files of results, with all that is known to belong there."""
