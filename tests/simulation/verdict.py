@@ -13,6 +13,7 @@ from orchestrator.core.rules import Rules
 from orchestrator.core.settings import GIVE_UP
 
 WINDOW_SECONDS = 60.0
+MISSING = {"any_missing_is_400", "any_missing_is_500"}
 COMMITS_AWAITED = 2  # the one that is being written, and its own
 MALFORMED_MAX = Rules.malformed_max
 AFTERWARDS_SECONDS = 60.0  # a cancel may still be on its way
@@ -88,6 +89,8 @@ class Verdict:
         match outcome:
             case "completed":
                 return self._wrong_with_answer(order, line)
+            case "unknown" if was_away and not MISSING.isdisjoint(self._scenario.server.deviations):
+                return None  # it is forgotten, and the server does not say it as others do
             case "unknown" if code == "create_lost":
                 is_wanted = self._scenario.settings.lost_creates == GIVE_UP
                 return None if is_wanted else "nobody wanted that"
