@@ -51,7 +51,7 @@ REOPENED = "SELECT count(*) FROM requests WHERE custom_id = ? AND is_reopened = 
 OUTCOME = "SELECT outcome FROM requests WHERE custom_id = ? AND is_reopened = 0"
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - named for what happened
     """A promise was broken."""
 
 
