@@ -35,6 +35,7 @@ from orchestrator.core.actions import (
 from orchestrator.core.entries import BatchOver, Past, intent_of, is_kept
 from orchestrator.core.model import Family, Outcome, Request, Result
 from orchestrator.core.scheduler import Scheduler
+from orchestrator.core.states import State
 from orchestrator.ports import Api, Clock, Journal, Limiter, Results, Tools
 
 TASKS_LOOK_SECONDS = 0.25  # how often the living tasks are counted, for the summary
@@ -362,8 +363,10 @@ class Driver:
             while waiting and self._tools_at_work[at] < self._tools_at_once:
                 deed = waiting.popleft()
                 run = self.scheduler.roster.runs.get(deed.number)
-                if run is None or run.answering is None or not run.answering.asks(deed.call):
+                if run is None or run.state is not State.TOOLS or run.answering is None:
                     continue  # the run was stopped while its tools waited for a place
+                if not run.answering.asks(deed.call):
+                    continue  # it asks for other ones by now
                 self._tools_at_work[at] += 1
                 tasks.start_soon(self._call_tool, deed, at)
 

@@ -206,3 +206,27 @@ async def test_tool_handlers_are_bounded_at_each_level():
 
     assert highest == {"desk": 2, "lookup": 2}
     assert at_work.total() == 0
+
+
+async def test_no_tool_is_called_for_a_run_that_is_cancelled():
+    """A handler that waited for its place has effects of its own, and nobody wants them now."""
+    called = []
+
+    async def book(flight: str) -> str:
+        """Book a flight."""
+        called.append(flight)
+        await anyio.sleep(1.0)
+        orchestrator.stop("enough", cancel_remote=True)
+        await anyio.sleep(1.0)
+        return "booked"
+
+    asked = [ToolRequest("book", {"flight": name}) for name in ("first", "second")]
+    settings = Settings(rules=[Rule(tool_calls=asked)], cancelling_seconds=5.0)
+    thread = {"messages": [{"role": "user", "content": "fly"}]}
+    request = {"url": "/v1/threads/runs", "body": {"assistant_id": "asst_1", "thread": thread}}
+    client = emulator_client(Emulator(settings))
+    async with Orchestrator(client, tools=[book], tools_at_once=1) as orchestrator:
+        result = await orchestrator.run(request)
+
+    assert result.outcome is Outcome.STOPPED
+    assert called == ["first"]

@@ -88,6 +88,8 @@ class Replay:
                 self._outputs_sent(run, at)
             case CancelSent():
                 run.was_cancelled = True
+            case events.ToolFinished() if run.answering is None:
+                pass  # it went on while its run was cancelled
             case _:
                 return self._kept_in_flight(self._happened(run, entry, at))
         return []

@@ -138,6 +138,8 @@ class Execution:
             self._journal.close()
         except JournalFailed as error:
             self.stopped = self.stopped or error
+        # While what is out is waited for, nobody else hears of it.
+        self.stopped = self.stopped or self._journal.failed
         self._progress.show(self._standing())
         self._progress.close()
         summary = self._summary()

@@ -11,8 +11,9 @@ from orchestrator.core.events import (
     RunCreated,
     RunPrepared,
     RunSeen,
+    ToolFinished,
 )
-from orchestrator.core.model import Family, Outcome, Status
+from orchestrator.core.model import Family, Outcome, Status, ToolOutput
 from orchestrator.core.states import State
 
 from .batch_play import BatchPlay, dropped
@@ -73,6 +74,13 @@ class TestCancelledBefore:
         play.call()
         deeds = play.tell(RunSeen(1, ended(Status.CANCELLED, run_id="run_2")))
         assert ending(deeds).outcome is Outcome.CANCELLED
+
+    def test_a_tool_that_went_on_meanwhile_changes_nothing(self):
+        """Its output is of no use: another run asks for tools of its own."""
+        wish, output = RunSeen(1, asks("a")), ToolFinished(1, ToolOutput("a", "too late"))
+        seen = RunSeen(1, ended(Status.CANCELLED))
+        play = replayed(*CANCELLED_BEFORE[:2], wish, CancelSent(1), seen, output)
+        assert isinstance(play.call(), CreateRun)
 
     def test_nothing_new_is_created_when_that_is_over(self):
         """Then it has not ended, and the next process sends it again."""

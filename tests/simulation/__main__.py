@@ -1,4 +1,4 @@
-"""Plays as many seeds as one likes: `cd tests && python -m simulation --seeds 50000 --workers 2`."""
+"""Plays as many seeds as one likes: `cd tests; python -m simulation --seeds 50000 --workers 2`."""
 
 import argparse
 import sys

@@ -12,6 +12,7 @@ import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from random import Random
 
 from simulation.loop import Killed
@@ -232,7 +233,7 @@ class Machine:
 
     def opened(self, path, descriptor):
         """It has opened a file."""
-        name = os.path.basename(path) if isinstance(path, str | os.PathLike) else ""
+        name = Path(path).name if isinstance(path, str | os.PathLike) else ""
         if self.lives and name in {*RESULT_FILES, BALLAST_NAME}:
             self._files[descriptor] = name
         else:

@@ -4,7 +4,6 @@ import multiprocessing
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import count
 
 from simulation.play import play
 
@@ -25,11 +24,7 @@ def broken(seeds: Iterable[int], workers: int) -> Iterator[tuple[int, str]]:
 
 def first_broken(seeds_max: int) -> int | None:
     """How many seeds had to be played until a promise was broken; None when none was."""
-    for seed in count():
-        if seed == seeds_max:
-            return None
-        if complaint(seed)[1]:
-            return seed + 1
+    return next((seed + 1 for seed in range(seeds_max) if complaint(seed)[1]), None)
 
 
 def complaint(seed: int) -> tuple[int, str]:

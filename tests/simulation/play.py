@@ -1,4 +1,4 @@
-"""Plays a seed: processes one after another on one machine, against one emulator, until all is done."""
+"""Plays a seed: processes one after another, against one emulator, until all is done."""
 
 import importlib
 import shutil
@@ -40,7 +40,7 @@ from orchestrator.service import Orchestrator
 EXECUTE = importlib.import_module("orchestrator.execution.execute")
 
 TOOLS = Path(__file__).with_name("job_tools.py")
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made there
 
 BUDGET_SPENT = "budget_spent"
 
@@ -206,7 +206,7 @@ def story(playing, error) -> str:
     lines = [
         f"python -m pytest tests/simulation -k one_seed --seed {playing.seed}",
         f"{type(error).__name__}: {error}",
-        f"{len(scenario.requests)} requests for {', '.join(urls)}{by_batch}; "
+        f"{len(scenario.requests)} requests for {', '.join(urls)}{by_batch}",
         f"faults {dict(server.faults)}, tools: {scenario.has_tools}",
     ]
     for number, ended in enumerate(playing.processes, 1):
@@ -226,7 +226,7 @@ def _how(ended):
 
 
 def _stage(seed, scenario, root):
-    chance = Random(f"play {seed}")
+    chance = Random(f"play {seed}")  # noqa: S311 - nothing is kept secret by it
     emulator = Emulator(scenario.server)
     witness = Witness(emulator)
     machine = witness.machine = Machine(
@@ -259,10 +259,12 @@ def _all_processes(playing, fates):
         if _is_spent(ended):
             return
         if unexpected := _unexpected(ended):
-            raise Violation(f"a process ended for no reason: {unexpected!r}")
+            message = f"a process ended for no reason: {unexpected!r}"
+            raise Violation(message)
         if ended.report is not None and not ended.report.stopped and not ended.report.interrupted:
             return
-    raise Violation("it does not end, though it is left in peace")
+    message = "it does not end, though it is left in peace"
+    raise Violation(message)
 
 
 def _retry_failed(playing):

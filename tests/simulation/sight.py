@@ -1,4 +1,4 @@
-"""What a call is about, as the server can see it: which requests it creates, which tools it answers.
+"""What a call is about, as a server can see it: what it creates, which tool calls it answers.
 
 Each request asks for an order of its own, which is its custom_id too, so it is known by its text.
 """
@@ -39,7 +39,7 @@ class Eyes:
         self._order_of: dict[str, str] = {}
         self._lines_of: dict[str, Sight] = {}
 
-    def look(self, call) -> Sight:
+    def look(self, call) -> Sight:  # noqa: PLR0911 - one for each place
         """What a call is about."""
         segments = call.path.strip("/").split("/")[1:]
         if call.method != "POST":

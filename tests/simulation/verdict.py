@@ -13,6 +13,8 @@ from orchestrator.core.rules import Rules
 from orchestrator.core.settings import GIVE_UP
 
 WINDOW_SECONDS = 60.0
+FORGOTTEN = {"previous_response_not_found", "bad_request"}  # the latter without codes
+MISSING = {"any_missing_is_400", "any_missing_is_500"}
 COMMITS_AWAITED = 2  # the one that is being written, and its own
 MALFORMED_MAX = Rules.malformed_max
 AFTERWARDS_SECONDS = 60.0  # a cancel may still be on its way
@@ -79,7 +81,9 @@ class Verdict:
         if problem:
             self.wrong.append(f"{order} is {outcome} ({code}): {problem}")
 
-    def _problem(self, order, outcome, code, seconds, line):
+    def _problem(  # noqa: C901, PLR0911 - one for each reason
+        self, order, outcome, code, seconds, line
+    ):
         """What is wrong with this outcome; None when there is a reason for it."""
         play, faults = self._play, self._scenario.server.faults
         deaths = sum(ended.killed for ended in play.processes)
@@ -88,6 +92,8 @@ class Verdict:
         match outcome:
             case "completed":
                 return self._wrong_with_answer(order, line)
+            case "unknown" if was_away and not MISSING.isdisjoint(self._scenario.server.deviations):
+                return None  # it is forgotten, and the server does not say it as others do
             case "unknown" if code == "create_lost":
                 is_wanted = self._scenario.settings.lost_creates == GIVE_UP
                 return None if is_wanted else "nobody wanted that"
@@ -98,7 +104,7 @@ class Verdict:
                     return f"after {seconds:.0f} s already"
                 return None if "hang" in faults else "nothing hangs"
             case "failed":
-                if code == "previous_response_not_found" and (was_away or "hang" in faults):
+                if code in FORGOTTEN and (was_away or "hang" in faults):
                     return None  # what hangs may hold all connections for longer than it is kept
                 counts = self._witness.troubles
                 troubles = counts[order] + counts[EVERYBODY] + deaths

@@ -102,7 +102,8 @@ class Journal:
         self._told = _Told(self._no_rows())
         self._taken: _Told | None = None
         self._wake = anyio.Event()
-        self._failed = self._closed = False
+        self.failed: JournalFailed | None = None  # why `run` has ended, if by itself
+        self._closed = False
 
     def admitted(self, number: int, request: Request, at: float) -> None:
         """A request has a place in flight."""
@@ -166,8 +167,8 @@ class Journal:
             taken = self._taken = self._take(began)
             try:
                 gave_up = await self._in_thread(partial(self._write, taken.rows))
-            except JournalFailed:
-                self._failed = True
+            except JournalFailed as error:
+                self.failed = error
                 raise
             for then in taken.then:  # grows while it is gone through
                 then()
@@ -188,7 +189,7 @@ class Journal:
             return
         self._closed, is_well = True, False
         try:
-            if not self._failed:
+            if self.failed is None:
                 if self._taken is not None:
                     self._write(self._taken.rows)
                 self._noted_at = -NOTES_SECONDS
