@@ -111,7 +111,10 @@ def test_what_failed_is_sent_again_without_saying_where(run, sent, write, tmp_pa
 
     # Nothing has failed now, so nothing is put aside.
     assert run("--retry-failed", out=None).code == 0
-    assert sorted(path.name for path in folder.glob("errors*")) == ["errors-1.jsonl", "errors.jsonl"]
+    assert sorted(path.name for path in folder.glob("errors*")) == [
+        "errors-1.jsonl",
+        "errors.jsonl",
+    ]
 
 
 @pytest.mark.slow
