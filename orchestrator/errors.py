@@ -122,6 +122,17 @@ class LinesChanged(UserMistake):
     --fresh to start anew. Nothing was sent."""
 
 
+class DefaultsChanged(UserMistake):
+    """The lines of {path} are completed otherwise than when this execution began: by another
+    --model or --url, or other [defaults] in job.toml. Say the same again; or add --accept-changes
+    to go on so (what was sent stays as it was sent), or --fresh to start anew. Nothing was sent."""
+
+
+class ExecutionMissing(UserMistake):
+    """There is no execution in {path}: it holds no journal. Give a folder that `orchestrator run`
+    has made, such as one of those under executions/."""
+
+
 class RequestUnknown(UserMistake):
     """{path} knows no request with the custom_id {custom_id!r}: it was not begun yet, or the name
     is another one."""

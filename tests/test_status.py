@@ -59,7 +59,7 @@ def test_an_execution_that_has_not(command, tmp_path):
     assert lines[-1] == "  1 failed, server_error; e.g. r6: It broke."
 
     story = command("story", "out", "r6").out
-    assert "its batch: create sent, with 3 lines" in story
+    assert "its batch: file sent, with 3 lines" in story
     assert "  -- process 2 --\n" in story
     assert story.endswith("ended as failed: server_error: It broke.\n")
 

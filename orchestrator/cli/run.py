@@ -241,7 +241,10 @@ def _unheard(text: str) -> None:
 def _give_up(progress: Progress) -> None:
     """The last words after a second Ctrl-C; a terminal is left as it was."""
     progress.close()
-    tell_error("interrupted again, ended at once. The same command goes on; nothing is lost.")
+    tell_error(
+        "interrupted again, ended at once. The same command goes on; "
+        "calls that were out may be paid without a result."
+    )
 
 
 def _tell_end(report: Report) -> None:
@@ -251,7 +254,8 @@ def _tell_end(report: Report) -> None:
         outcomes["not started"] = summary["not_started"]
     counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in outcomes.items())
     tell(f"{summary['requests']:,} requests: {counted} ({summary['wall_seconds']:.1f} s)")
-    for group in summary["failures"][:FAILURES_TOLD]:
+    failures = [group for group in summary["failures"] if group["outcome"] != "stopped"]
+    for group in failures[:FAILURES_TOLD]:
         example = f"{group['example_custom_id']}: {group['example_message']}"
         tell(f"  {group['count']:,} {group['outcome']}, {group['code']}; e.g. {example}")
     for said in _worth_knowing(summary):

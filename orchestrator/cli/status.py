@@ -12,6 +12,7 @@ from orchestrator.adapters.journal import JournalReader, Standing, Where, standi
 from orchestrator.adapters.prices import price_of
 from orchestrator.cli.telling import tell
 from orchestrator.core.tally import Tally
+from orchestrator.errors import ExecutionMissing
 from orchestrator.execution.counts import Counts
 
 FAILURES_TOLD = 5
@@ -32,6 +33,8 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 
     Exit codes: 0 told, 2 there is no such execution.
     """
+    if not JournalReader.is_there(folder):
+        raise ExecutionMissing(path=folder)
     with JournalReader.open(folder) as journal:
         now = standing(journal)
         tally = Tally(price_of)

@@ -12,7 +12,7 @@ from orchestrator.core import events
 from orchestrator.core.entries import BatchOver, CancelSent, CreateSent, Entry, OutputsSent
 from orchestrator.core.failures import Failure
 from orchestrator.core.model import Seen
-from orchestrator.errors import RequestUnknown
+from orchestrator.errors import ExecutionMissing, RequestUnknown
 
 # A tool's output may be a whole document.
 TEXT_CHARACTERS_MAX = 200
@@ -28,6 +28,8 @@ def story(folder: Folder, custom_id: CustomId) -> None:
 
     Exit codes: 0 told, 2 there is no such execution, or nothing has happened to the request yet.
     """
+    if not JournalReader.is_there(folder):
+        raise ExecutionMissing(path=folder)
     with JournalReader.open(folder) as journal:
         happenings = story_of(journal, custom_id)
     if not happenings:
@@ -56,13 +58,13 @@ def _told(happening: Happening) -> str:
 def _told_of_entry(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912 - one arm for each kind
     match entry:
         case CreateSent(lines=lines):
-            return f"create sent, with {len(lines):,} lines" if lines else "create sent"
+            return f"file sent, with {len(lines):,} lines" if lines else "create sent"
         case OutputsSent():
             return "tool outputs sent"
         case CancelSent():
             return "cancel sent"
         case BatchOver():
-            return "over; what it left undone goes into another"
+            return "over"
         case events.RunPrepared():
             return "prepared: what the create needs is there"
         case events.RunCreated(seen=seen):

@@ -160,7 +160,8 @@ class Batches:
     def _over(self, batch: Run, shard: Shard, seen: Seen, now: float) -> Iterator[Deed]:
         """Nothing more comes of it; what it left unanswered is a failure of each call."""
         totals = self._roster.totals
-        totals.batches_by_end[seen.said] += 1
+        if shard.runs or batch.stop is None:  # else the next process reads it, and counts it
+            totals.batches_by_end[seen.said] += 1
         if seen.batch is not None and seen.batch.output_missing:
             # To send it all again would be paid again, and would end like this again.
             message = f"{batch.run_id} is {seen.said}, but its server names no file of the answers"

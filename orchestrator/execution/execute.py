@@ -120,6 +120,10 @@ async def execute_with(
         opened = open_execution(stack, job, requests, server, beginning)
         if opened.past is not None:
             manner.tell(_goes_on(opened))
+        elif opened.finished is not None:
+            manner.tell(f"{opened.finished} is finished; this is a new one, in {opened.folder}")
+        elif beginning.fresh:
+            manner.tell(f"a new execution, in {opened.folder}")
         log_path, secrets = opened.folder / LOG_NAME, [client.api_key]
         log = stack.enter_context(execution_log(log_path, level=manner.log_level, secrets=secrets))
         calls = CallWatch(log, manner.warn, client.base_url.netloc.decode())
@@ -137,7 +141,7 @@ async def execute_with(
         stack.enter_context(closing(progress))
         execution = Execution(job, opened, orchestrator_with, progress, log, in_thread)
         summary = await execution.run(
-            manner.on_ready, cancel_on_interrupt=manner.cancel_on_interrupt
+            manner.on_ready, manner.warn, cancel_on_interrupt=manner.cancel_on_interrupt
         )
         try:
             _write_summary(opened.folder, summary)

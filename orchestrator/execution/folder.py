@@ -36,26 +36,35 @@ class Beginning:
     accept_changes: bool = False
 
 
-def folder_to_go_on(job: Job, server: str, beginning: Beginning) -> Path | None:
-    """The folder of the execution that is to be gone on with; None when a new one is to start.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The folder of the execution to be gone on with; without it a new one starts.
+
+    `finished` is the last one of the same source, where that is why a new one starts.
+    """
+
+    folder: Path | None = None
+    finished: Path | None = None
+
+
+def choose(job: Job, server: str, beginning: Beginning) -> Choice:
+    """Whether to go on, and where.
 
     Raises:
         NothingToRetry: What failed is to be sent again, and there is nothing.
     """
     out = beginning.out
     if beginning.fresh:
-        return None
+        return Choice()
     if out is not None:
-        if JournalFile.is_there(out):
-            return out
-        last, where = None, f" in {out}"
+        last, where = (out if JournalFile.is_there(out) else None), f" in {out}"
     else:
-        last, where = _last_execution(job, server), f" under {EXECUTIONS}/"
+        last, where = _last_execution(job, server), f" on {server} under {EXECUTIONS}/"
     if last is None and beginning.retry_failed:
         raise NothingToRetry(source=job.source, where=where)
-    if last is None or (not beginning.retry_failed and _is_finished(last)):
-        return None
-    return last
+    if last is not None and out is None and not beginning.retry_failed and _is_finished(last):
+        return Choice(finished=last)
+    return Choice(folder=last)
 
 
 def new_folder(job: Job, beginning: Beginning) -> Path:

@@ -4,7 +4,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -23,12 +23,13 @@ from orchestrator.adapters.result_file import (
 from orchestrator.core.entries import Past
 from orchestrator.core.model import Outcome, Request
 from orchestrator.errors import (
+    DefaultsChanged,
     JournalUnusable,
     LinesChanged,
     OutputFolderUnusable,
 )
 from orchestrator.execution.counts import Counts
-from orchestrator.execution.folder import Beginning, folder_to_go_on, new_folder, source_of
+from orchestrator.execution.folder import Beginning, choose, new_folder, source_of
 from orchestrator.jobfile import Job
 from orchestrator.version import __version__
 
@@ -54,6 +55,7 @@ class Opened:
         ended: What ended before, in groups.
         counts: What was counted before.
         stand: How many requests in flight stood where.
+        finished: The execution of the same source that has ended before this one began.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class Opened:
     ended: Sequence[EndedGroup] = ()
     counts: Counts = field(default_factory=Counts)
     stand: Counter[Where] = field(default_factory=Counter)
+    finished: Path | None = None
 
 
 def open_execution(
@@ -75,10 +78,11 @@ def open_execution(
     Raises:
         UserMistake: Something given can't be used, or is not what it was.
     """
-    folder = folder_to_go_on(job, server, beginning)
-    if folder is None:
-        return _begin(stack, job, requests, server, beginning)
-    journal = stack.enter_context(JournalFile(folder))
+    choice = choose(job, server, beginning)
+    if choice.folder is None:
+        opened = _begin(stack, job, requests, server, beginning)
+        return replace(opened, finished=choice.finished)
+    journal = stack.enter_context(JournalFile(choice.folder))
     facts = journal.facts
     if facts is None:  # the process ended before it had begun
         return _begin(stack, job, requests, server, beginning, journal)
@@ -196,21 +200,20 @@ class _GoingOn:
 
     def _compare_input(self) -> None:
         defaults_digest = digest_of_defaults(self._job)
-        is_same = (
-            self._requests.digest() == self._facts.file_digest
-            and defaults_digest == self._facts.defaults_digest
-        )
-        if is_same:
+        is_same_file = self._requests.digest() == self._facts.file_digest
+        if is_same_file and defaults_digest == self._facts.defaults_digest:
             self._requests.trust()
             return
         compared = _Compared(self._journal)
         found = self._requests.check(compared.look_at)
         compared.miss_the_rest()
         if compared.complaints and not self._beginning.accept_changes:
+            if is_same_file:
+                raise DefaultsChanged(path=self._job.requests)
             raise compared.complaint(self._job.requests)
         self._facts = msgspec.structs.replace(
             self._facts,
-            requests=found.requests + compared.gone_count,
+            requests=found.requests + compared.gone_ended,
             by_model=dict(found.by_model),
             file_digest=found.digest,
             defaults_digest=defaults_digest,
@@ -269,7 +272,7 @@ class _Compared:
         self._changed: list[tuple[int, str]] = []
         self.now: list[tuple[int, int, bytes]] = []  # number, line, digest
         self.gone_in_flight: list[int] = []
-        self.gone_count = 0
+        self.gone_ended = 0
 
     def look_at(self, line: int, found: Sendable) -> None:
         before = self._before.pop(found.custom_id, None)
@@ -282,9 +285,10 @@ class _Compared:
 
     def miss_the_rest(self) -> None:
         """Lines that are not there any more: what is done is done, but not what is in flight."""
-        self.gone_count = len(self._before)
         for custom_id, before in self._before.items():
-            if not before.has_ended:
+            if before.has_ended:
+                self.gone_ended += 1
+            else:
                 self.gone_in_flight.append(before.number)
                 self._changed.append((before.line, custom_id))
 

@@ -84,6 +84,7 @@ class Execution:
         self._progress = progress
         self._log = log
         self._cancel_on_interrupt = False
+        self._warn: Callable[[str], None] = self._log.warning
         self._total = opened.facts.requests
         self._before = opened.counts
         self._calls_before = self._before.counted_calls()
@@ -107,15 +108,20 @@ class Execution:
         self._orchestrator = orchestrator_with(self._journal)
 
     async def run(
-        self, on_ready: Callable[[Stop], None], *, cancel_on_interrupt: bool
+        self,
+        on_ready: Callable[[Stop], None],
+        warn: Callable[[str], None],
+        *,
+        cancel_on_interrupt: bool,
     ) -> dict[str, Any]:
         """Run every request that is left; the summary.
 
         Args:
             on_ready: Given the way to end it, just before the first call can go out.
+            warn: Told in a sentence what a person should know meanwhile.
             cancel_on_interrupt: Whether what is in flight is cancelled on the server then.
         """
-        self._cancel_on_interrupt = cancel_on_interrupt
+        self._cancel_on_interrupt, self._warn = cancel_on_interrupt, warn
         self._log.info(
             "execution.started",
             source=str(self._job.source),
@@ -149,6 +155,10 @@ class Execution:
     def _interrupt(self, by: str) -> None:
         self.interrupted = True
         self._log.warning("execution.interrupted", signal=by)
+        self._warn(
+            f"interrupted by {by}; calls that are out may take {PATIENCE_SECONDS:g} s to be "
+            "answered. A second one ends it at once."
+        )
         self._orchestrator.stop(
             f"the execution was interrupted ({by})",
             cancel_remote=self._cancel_on_interrupt,
@@ -234,19 +244,21 @@ class Execution:
         submitting = max(in_state[State.SUBMITTING] - totals.lines_out, 0)  # not by batch
         at_tools = in_state[State.TOOLS] + in_state[State.ANSWERED] + submitting
         passed = now - self._began_at
+        left = tally.outcomes[Outcome.STOPPED]  # it is no end: the next process goes on with them
+        ended = tally.ended - left
         return Standing(
             total=self._total,
-            waiting=max(self._total - tally.ended - at_work - at_tools, 0),
+            waiting=max(self._total - ended - at_work - at_tools, 0),
             running=at_work,
             tools=at_tools,
             done=tally.done,
-            failed=tally.failed,
+            failed=tally.failed - left,
             calls_per_minute=self._calls_in_the_last_minute(now, calls),
             rpm=self._job.settings.rpm,
             tokens_in=tally.tokens.input_tokens,
             tokens_out=tally.tokens.output_tokens,
             cost_usd=tally.cost_usd,
-            seconds_left=self._pace.seconds_left(self._total - tally.ended),
+            seconds_left=self._pace.seconds_left(self._total - ended),
             seconds_passed=passed,
             batches=totals.batches_there,
             answered_in_batches=totals.lines_answered_there,

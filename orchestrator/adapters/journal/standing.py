@@ -107,18 +107,19 @@ def _after(entry: Entry) -> Where | None:
             | events.RunSeen(seen=seen)
             | events.OutputsAccepted(seen=seen)
             | events.ResultFetched(seen=seen)
+            | events.CancelAccepted(seen=seen)
             | events.LineAnswered(answer=Seen() as seen)
         ):
-            return _seen_at(entry.number, seen)
+            return _seen_at(seen)
         case OutputsSent() | events.ToolFinished() | events.OutputsFailed():
             return Where.TOOLS
         case _:
             return None
 
 
-def _seen_at(number: int, seen: Seen) -> Where:
+def _seen_at(seen: Seen) -> Where:
     if seen.status is Status.REQUIRES_ACTION:
         return Where.TOOLS
     over = {Status.FAILED, Status.EXPIRED, Status.CANCELLED}
-    # The lines of a batch that is over are sent again; a line's own end is an entry of its own.
-    return Where.HERE if number < 0 and seen.status in over else Where.THERE
+    # It would have ended if it were not to be sent again; so would the lines of a batch.
+    return Where.HERE if seen.status in over else Where.THERE
