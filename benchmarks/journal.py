@@ -131,7 +131,8 @@ async def cost(folder: Path | None, rate: int, seconds: float) -> dict[str, floa
     if file is not None:
         journal = Journal(
             file, clock,
-            line_of=result_line, sync=lambda: None, counts=lambda: b"{}", on_full=print,
+            line_of=result_line, costs_of=lambda _: (0.0, 0.0),
+            sync=lambda: None, counts=lambda: b"{}", on_full=print,
         )  # fmt: skip
         write = file.write
 
@@ -192,7 +193,8 @@ def fill(folder: Path, finished: int) -> None:
                 seen = f'{{"run_id":"resp_{number:032}","status":"pending","said":"queued"}}'
                 rows.events.append((number, 4 * number + 2, at, "run_created", seen))
                 if number <= finished:
-                    end = ending(number, result_of(number, request), 4 * number + 3, at)
+                    result = result_of(number, request)
+                    end = ending(number, result, 4 * number + 3, at, (0.0, 0.0))
                     rows.endings.append(end)
             file.write(rows)
 

@@ -94,7 +94,8 @@ async def run(base_url: str, kind: str, requests: int, *, with_journal: bool) ->
 def journal_in(folder: Path, results: ResultFiles) -> Journal:
     return Journal(
         JournalFile(folder), LoopClock(),
-        line_of=result_line, sync=results.sync, counts=lambda: b"{}", on_full=print,
+        line_of=result_line, costs_of=lambda _: (0.0, 0.0),
+        sync=results.sync, counts=lambda: b"{}", on_full=print,
     )  # fmt: skip
 
 

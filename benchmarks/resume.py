@@ -80,7 +80,8 @@ def put(rows: Rows, number: int, request: Request, *, is_finished: bool) -> None
     if is_finished:
         seen = f'{{"run_id":"chatcmpl-{number:032}","status":"completed","said":"200"}}'
         rows.events.append((number, seq + 2, at, "run_created", seen))
-        rows.endings.append(ending(number, ended(number, request), seq + 3, at))
+        result = ended(number, request)
+        rows.endings.append(ending(number, result, seq + 3, at, (0.0, 0.0)))
 
 
 @contextmanager

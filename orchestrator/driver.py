@@ -160,9 +160,7 @@ class Driver:
             replay.admit(number, request, now)
         deeds = [deed for at, entry in past.entries(now) for deed in replay.take(entry, at)]
         for spent in past.spent:
-            self.scheduler.budget.note_spent(
-                spent.model, spent.usage, spent.batch_usage, spent.lost_usage
-            )
+            self.scheduler.budget.count_before(spent)
         self.scheduler.totals.count_on(past.counts)
         self.scheduler.totals.batches_by_end.update(past.batches_by_end)
         deeds += replay.settle(now)

@@ -122,6 +122,12 @@ class LinesChanged(UserMistake):
     --fresh to start anew. Nothing was sent."""
 
 
+class RunsElsewhere(UserMistake):
+    """{path}: these lines ask for another API now than their runs, which are in flight, are on:
+    {named}. Put them back until those have ended, or add --fresh to start anew. Nothing was
+    sent."""
+
+
 class DefaultsChanged(UserMistake):
     """The lines of {path} are completed otherwise than when this execution began: by another
     --model or --url, or other [defaults] in job.toml. Say the same again; or add --accept-changes
@@ -145,7 +151,7 @@ class NothingToRetry(UserMistake):
 
 class OutputFailed(OrchestratorError):
     """{path} can't be written any more: {problem}. The execution was stopped; what is in the file
-    is whole. Make room or mend the folder, then run what is left into a new folder."""
+    is whole. Make room or mend the folder, then run the same command again: it goes on."""
 
 
 class JournalFailed(OrchestratorError):

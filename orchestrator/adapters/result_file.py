@@ -127,6 +127,28 @@ class ResultFiles:
         self._results.sync()
         self._errors.sync()
 
+    @staticmethod
+    def check(folder: Path, sizes: tuple[int, int]) -> None:
+        """Look whether the files hold what they are known to hold; nothing is changed.
+
+        Raises:
+            OutputDamaged: A file is shorter than that, or ends in the middle of a line there.
+        """
+        for name, size in zip((RESULTS_NAME, ERRORS_NAME), sizes, strict=True):
+            path = folder / name
+            try:
+                with path.open("rb") as file:
+                    found = file.seek(0, os.SEEK_END)
+                    file.seek(max(size - 1, 0))
+                    is_whole = not size or file.read(1) == b"\n"
+            except FileNotFoundError:
+                found, is_whole = 0, True
+            except OSError as error:
+                raise OutputFolderUnusable(path=folder, problem=_reason(error)) from None
+            if found < size or not is_whole:
+                problem = f"{size:,} bytes of whole lines were written, {found:,} bytes are there"
+                raise OutputDamaged(path=path, problem=problem)
+
     def mend(self, sizes: tuple[int, int], lines: Iterable[tuple[bool, bytes]]) -> None:
         """Write what a process that died left unwritten.
 
@@ -136,7 +158,6 @@ class ResultFiles:
                 results.jsonl, and the line, in the order of writing.
 
         Raises:
-            OutputDamaged: A file is shorter than what is known to be there.
             OutputFailed: A line can't be written.
         """
         given: dict[bool, list[bytes]] = {True: [], False: []}
@@ -212,9 +233,7 @@ class _LineFile:
         self.bytes_whole = 0
         self._descriptor = -1
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        if go_on:
-            cut_torn_line(path)
-        else:
+        if not go_on:
             flags |= os.O_EXCL
         try:
             is_new = not path.exists()
@@ -240,9 +259,7 @@ class _LineFile:
         self.count += 1
 
     def lines_after(self, size: int) -> frozenset[bytes]:
-        if self.bytes_whole < size:
-            problem = f"{size:,} bytes were written, {self.bytes_whole:,} are there"
-            raise OutputDamaged(path=self.path, problem=problem)
+        self.bytes_whole -= cut_torn_line(self.path)
         try:
             with self.path.open("rb") as file:
                 file.seek(size)

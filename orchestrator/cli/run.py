@@ -22,6 +22,9 @@ LEAVE, CANCEL = "leave", "cancel"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 FAILURES_TOLD = 5
 
+# What ends an execution again, unless it is told otherwise.
+LIMITS = frozenset({"budget_spent", "execution_deadline"})
+
 Source = Annotated[
     Path,
     typer.Argument(
@@ -286,7 +289,9 @@ def _worth_knowing(summary: dict[str, Any]) -> Iterator[str]:
         goes, more = ("batch goes", "") if len(left) == 1 else ("batches go", ", ...")
         yield f"{len(left):,} {goes} on on the server: {left[0]}{more}; summary.json has all ids"
     if left := summary["outcomes"]["stopped"] + summary["not_started"]:
-        yield f"{left:,} requests are left; the same command goes on with them"
+        stopped = (summary["stopped"] or {}).get("code")
+        limit = ", once its limit is higher" if stopped in LIMITS else ""
+        yield f"{left:,} requests are left; the same command, without --fresh, goes on{limit}"
 
 
 def _spent(budget: dict[str, Any]) -> str:

@@ -16,8 +16,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchestrator.core.entries import Spent
 from orchestrator.core.families import EMBEDDINGS_URL, FACTS, MODERATIONS_URL
-from orchestrator.core.model import NO_USAGE, Request, RunError, Usage
+from orchestrator.core.model import NO_USAGE, Request, Result, RunError, Usage
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run
 
@@ -147,25 +148,19 @@ class Budget:
         by_batch = run.request.via_batch and not run.direct
         self.note_spent(run.request.model, usage, usage if by_batch else NO_USAGE)
 
-    def note_spent(
-        self,
-        model: str,
-        usage: Usage,
-        batch_usage: Usage = NO_USAGE,
-        lost_usage: Usage = NO_USAGE,
-    ) -> None:
-        """This was spent, here or by an execution that this one goes on with.
+    def note_spent(self, model: str, usage: Usage, batch_usage: Usage = NO_USAGE) -> None:
+        """This was spent; `batch_usage` is the part of it that came by batch."""
+        if self.is_limited:
+            self.spent += self._amount(model, usage, batch_usage)
 
-        Args:
-            model: Whose price counts.
-            usage: All tokens.
-            batch_usage: The part of them that came by batch.
-            lost_usage: What is assumed besides, for answers that were lost.
-        """
+    def count_before(self, before: Spent) -> None:
+        """Requests that an earlier process saw end have spent this."""
         if not self.is_limited:
             return
-        assumed = self._amount(model, lost_usage, NO_USAGE)
-        self.spent += self._amount(model, usage, batch_usage) + assumed
+        priced = self._price is not None
+        assumed = Amount(before.lost_usage.total_tokens, _units(before.lost_usd) if priced else 0)
+        units = _units(before.cost_usd or 0.0) if priced else 0
+        self.spent += Amount(before.usage.total_tokens, units) + assumed
         self.assumed += assumed
 
     def _amount(self, model: str, usage: Usage, batch_usage: Usage) -> Amount:
@@ -266,6 +261,16 @@ def cost_usd(price: Price, model: str, usage: Usage, batch_usage: Usage) -> floa
     if usd is None or batch_usage == NO_USAGE:
         return usd
     return usd - (1 - BATCH_PRICE_PART) * (price(model, batch_usage) or 0.0)
+
+
+def costs_of(price: Price, result: Result) -> tuple[float | None, float]:
+    """What a result cost in USD, None without a price; and what its lost answers may cost."""
+    request = result.request
+    cost = cost_usd(price, request.model, result.usage, result.batch_usage)
+    if not result.lost:
+        return cost, 0.0
+    one = price(request.model, usage_at_most(request)) or 0.0
+    return cost, result.lost * one * (BATCH_PRICE_PART if request.via_batch else 1.0)
 
 
 def _units(usd: float) -> float:

@@ -42,7 +42,7 @@ class EndedBefore(Protocol):
     @property
     def usage(self) -> Usage: ...
     @property
-    def batch_usage(self) -> Usage: ...
+    def cost_usd(self) -> float | None: ...
     @property
     def custom_id(self) -> str: ...
     @property
@@ -85,7 +85,7 @@ class Tally:
         """
         if group.usage != NO_USAGE:
             self.tokens += group.usage
-            self._add_cost(group.model, group.usage, group.batch_usage)
+            self._add_usd(group.model, group.cost_usd)
         if group.is_reopened:
             return
         self.outcomes[group.outcome] += group.count
@@ -128,7 +128,9 @@ class Tally:
         return sorted(self._failures.values(), key=lambda group: -group.count)
 
     def _add_cost(self, model: str, usage: Usage, batched: Usage) -> None:
-        cost = cost_usd(self._price, model, usage, batched)
+        self._add_usd(model, cost_usd(self._price, model, usage, batched))
+
+    def _add_usd(self, model: str, cost: float | None) -> None:
         if cost is not None:
             self._cost_usd += cost
         elif len(self._unpriced) <= UNPRICED_NAMED_MAX:

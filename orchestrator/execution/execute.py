@@ -96,7 +96,7 @@ async def execute(
         InputChanged: The request file was written to while it was checked; nothing was sent.
     """
     async with _client(job, way) as client:
-        server = EMULATOR if way.emulator else str(client.base_url)
+        server = EMULATOR if way.emulator else _address(client)
         return await execute_with(client, server, job, beginning, progress, manner)
 
 
@@ -148,6 +148,12 @@ async def execute_with(
         except OutputFailed as error:
             execution.stopped = execution.stopped or error
         return Report(opened.folder, summary, execution.interrupted, execution.stopped)
+
+
+def _address(client: AsyncOpenAI) -> str:
+    """Where the calls go, without a name and a password that may be in it."""
+    url = client.base_url
+    return f"{url.scheme}://{url.netloc.decode()}{url.path}"
 
 
 def _goes_on(opened: Opened) -> str:

@@ -1,7 +1,9 @@
 """Where an execution keeps its things: a new folder, or that of one to be gone on with."""
 
+import fcntl
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -10,7 +12,7 @@ from pathlib import Path
 from orchestrator.adapters.clock import unix_now
 from orchestrator.adapters.journal import JournalFile, JournalReader
 from orchestrator.adapters.result_file import FOLDER_MODE, SUMMARY_NAME, prepare_folder
-from orchestrator.errors import JournalUnusable, NothingToRetry, OutputFolderUnusable
+from orchestrator.errors import NothingToRetry, OutputFolderUnusable
 from orchestrator.jobfile import Job
 
 EXECUTIONS = Path("executions")  # where output folders are made when none was given
@@ -67,6 +69,18 @@ def choose(job: Job, server: str, beginning: Beginning) -> Choice:
     return Choice(folder=last)
 
 
+@contextmanager
+def looking(job: Job) -> Iterator[None]:
+    """Let nobody else look for an execution of this source meanwhile, and start another one.
+
+    Whoever else does waits here, and finds ours.
+    """
+    with job.requests.open("rb") as source:
+        with suppress(OSError):  # a file system without locks: then there is nobody to wait for
+            fcntl.flock(source, fcntl.LOCK_EX)
+        yield
+
+
 def new_folder(job: Job, beginning: Beginning) -> Path:
     """An empty folder, made now; never one that holds another execution.
 
@@ -84,18 +98,26 @@ def new_folder(job: Job, beginning: Beginning) -> Path:
 
 
 def _last_execution(job: Job, server: str) -> Path | None:
-    """The newest execution of this source on this server, whether finished or not."""
-    what = re.escape(_name_of(job))
-    named = re.compile(rf"{what}-(\d{{8}}-\d{{6}})(?:-(\d+))?")
-    folders = sorted(EXECUTIONS.iterdir()) if EXECUTIONS.is_dir() else []
-    matches = [(named.fullmatch(folder.name), folder) for folder in folders]
-    found = [(match[1], int(match[2] or 1), folder) for match, folder in matches if match]
-    for _, _, folder in sorted(found, reverse=True):
-        with suppress(JournalUnusable), JournalReader.open(folder) as journal:
+    """The newest execution of this source on this server, whether finished or not.
+
+    One that can't be read may be the one: passing over it would pay for everything again.
+
+    Raises:
+        JournalUnusable: A journal there can't be read.
+    """
+    named = re.compile(rf"{re.escape(_name_of(job))}-\d{{8}}-\d{{6}}(?:-\d+)?")
+    folders = EXECUTIONS.iterdir() if EXECUTIONS.is_dir() else ()
+    ours = (source_of(job), server)
+    found: list[tuple[float, str, Path]] = []
+    for folder in folders:
+        if named.fullmatch(folder.name) is None or not JournalFile.is_there(folder):
+            continue
+        with JournalReader.open(folder) as journal:
             facts = journal.facts
-            if facts is not None and (facts.source, facts.server) == (source_of(job), server):
-                return folder
-    return None
+        # Not by the name: that is the local time, which goes back in autumn.
+        if facts is not None and (facts.source, facts.server) == ours:
+            found.append((facts.started_at_unix, folder.name, folder))
+    return max(found)[2] if found else None
 
 
 def _is_finished(folder: Path) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,6 @@ from orchestrator.adapters.prices import require_prices
 from orchestrator.adapters.request_file import RequestFile, Sendable
 from orchestrator.adapters.result_file import (
     ERRORS_NAME,
-    FILE_MODE,
     SUMMARY_NAME,
     ResultFiles,
 )
@@ -27,9 +27,10 @@ from orchestrator.errors import (
     JournalUnusable,
     LinesChanged,
     OutputFolderUnusable,
+    RunsElsewhere,
 )
 from orchestrator.execution.counts import Counts
-from orchestrator.execution.folder import Beginning, choose, new_folder, source_of
+from orchestrator.execution.folder import Beginning, choose, looking, new_folder, source_of
 from orchestrator.jobfile import Job
 from orchestrator.version import __version__
 
@@ -78,11 +79,12 @@ def open_execution(
     Raises:
         UserMistake: Something given can't be used, or is not what it was.
     """
-    choice = choose(job, server, beginning)
-    if choice.folder is None:
-        opened = _begin(stack, job, requests, server, beginning)
-        return replace(opened, finished=choice.finished)
-    journal = stack.enter_context(JournalFile(choice.folder))
+    with looking(job):
+        choice = choose(job, server, beginning)
+        if choice.folder is None:
+            opened = _begin(stack, job, requests, server, beginning)
+            return replace(opened, finished=choice.finished)
+        journal = stack.enter_context(JournalFile(choice.folder))
     facts = journal.facts
     if facts is None:  # the process ended before it had begun
         return _begin(stack, job, requests, server, beginning, journal)
@@ -173,6 +175,7 @@ class _GoingOn:
 
     def _results(self) -> ResultFiles:
         """The files of results, with all that is known to belong there."""
+        ResultFiles.check(self._journal.folder, self._journal.written_bytes)
         results = ResultFiles(self._journal.folder, go_on=True)
         try:
             lines = ((each.is_completed, each.line) for each in self._journal.unwritten())
@@ -211,14 +214,18 @@ class _GoingOn:
             if is_same_file:
                 raise DefaultsChanged(path=self._job.requests)
             raise compared.complaint(self._job.requests)
+        if compared.turned:
+            raise compared.refusal(self._job.requests)
         self._facts = msgspec.structs.replace(
             self._facts,
-            requests=found.requests + compared.gone_ended,
+            requests=found.requests + len(compared.gone_ended),
             by_model=dict(found.by_model),
             file_digest=found.digest,
             defaults_digest=defaults_digest,
         )
-        self._journal.accept(compared.now, compared.gone_in_flight, self._facts)
+        self._journal.accept(
+            compared.now, compared.gone_in_flight, self._facts, compared.gone_ended
+        )
 
     def _put_aside(self) -> None:
         """Errors of requests that are sent again go to a file of their own, once.
@@ -227,15 +234,17 @@ class _GoingOn:
         to the next.
         """
         folder, retries = self._journal.folder, self._facts.retries
-        errors, aside = folder / ERRORS_NAME, folder / f"errors-{retries}.jsonl"
-        if not retries or aside.exists():
+        if self._facts.put_aside == retries:
             return
+        names = (folder / f"errors-{number}.jsonl" for number in count(retries))
         try:
-            errors.touch(FILE_MODE)
-            errors.rename(aside)
+            if (folder / ERRORS_NAME).exists():
+                (folder / ERRORS_NAME).rename(next(name for name in names if not name.exists()))
         except OSError as error:
             problem = error.strerror or str(error)
             raise OutputFolderUnusable(path=folder, problem=problem) from None
+        self._facts = msgspec.structs.replace(self._facts, put_aside=retries)
+        self._journal.set_facts(self._facts)
 
     # What is left.
 
@@ -271,8 +280,9 @@ class _Compared:
         self._before = {each.custom_id: each for each in journal.digests()}
         self._changed: list[tuple[int, str]] = []
         self.now: list[tuple[int, int, bytes]] = []  # number, line, digest
+        self.turned: list[tuple[int, str]] = []  # lines in flight that ask for another API now
         self.gone_in_flight: list[int] = []
-        self.gone_ended = 0
+        self.gone_ended: list[int] = []
 
     def look_at(self, line: int, found: Sendable) -> None:
         before = self._before.pop(found.custom_id, None)
@@ -281,13 +291,15 @@ class _Compared:
         digest = found.digest()
         if digest != before.digest:
             self._changed.append((line, found.custom_id))
+            if not before.has_ended and before.kind != (found.url, found.family.value):
+                self.turned.append((line, found.custom_id))
         self.now.append((before.number, line, digest))
 
     def miss_the_rest(self) -> None:
         """Lines that are not there any more: what is done is done, but not what is in flight."""
         for custom_id, before in self._before.items():
             if before.has_ended:
-                self.gone_ended += 1
+                self.gone_ended.append(before.number)
             else:
                 self.gone_in_flight.append(before.number)
                 self._changed.append((before.line, custom_id))
@@ -297,10 +309,15 @@ class _Compared:
         return bool(self._changed)
 
     def complaint(self, path: Path) -> LinesChanged:
-        count = len(self._changed)
-        named = ", ".join(f"{line} ({name})" for line, name in sorted(self._changed)[:LINES_NAMED])
-        more = ", ..." if count > LINES_NAMED else ""
-        return LinesChanged(path=path, count=f"{count:,}", named=named + more)
+        return LinesChanged(path=path, count=f"{len(self._changed):,}", named=_named(self._changed))
+
+    def refusal(self, path: Path) -> RunsElsewhere:
+        return RunsElsewhere(path=path, named=_named(self.turned))
+
+
+def _named(lines: list[tuple[int, str]]) -> str:
+    more = ", ..." if len(lines) > LINES_NAMED else ""
+    return ", ".join(f"{line} ({name})" for line, name in sorted(lines)[:LINES_NAMED]) + more
 
 
 def is_gone_with_its_process(server: str) -> bool:

@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestrator.adapters.journal import InThread, Journal
 from orchestrator.adapters.prices import price_of
 from orchestrator.adapters.progress import Progress
 from orchestrator.adapters.result_file import result_line
+from orchestrator.core.budget import costs_of
 from orchestrator.core.model import Outcome, Request, Result, RunError
 from orchestrator.core.pace import Pace, Standing
 from orchestrator.core.states import State
@@ -100,6 +102,7 @@ class Execution:
             opened.journal,
             self._clock,
             line_of=self._line_of,
+            costs_of=partial(costs_of, price_of),
             sync=opened.results.sync,
             counts=self.counts,
             on_full=self.disk_full,

@@ -1,13 +1,14 @@
 """What may be spent is not exceeded, whatever happens; and everything runs when it is enough."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.actions import CheckRuns
-from orchestrator.core.budget import OUTPUT_TOKENS_ASSUMED, Amount, Budget
+from orchestrator.core.budget import OUTPUT_TOKENS_ASSUMED, Amount, Budget, costs_of
 from orchestrator.core.entries import CreateSent
 from orchestrator.core.events import RunCreated
 from orchestrator.core.failures import Cause
@@ -60,6 +61,14 @@ SIZES = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 20)), min_size=1, 
 LIMITS = st.integers(1, 600)
 
 
+def as_kept(result):
+    """What a journal keeps of the cost of a result."""
+    cost, lost = costs_of(price, result)
+    return SimpleNamespace(
+        usage=result.usage, lost_usage=result.lost_usage, cost_usd=cost, lost_usd=lost
+    )
+
+
 def settled(world, results):
     """The books of the budget are those of the results, which is what a journal has."""
     budget = world.scheduler.budget
@@ -70,12 +79,10 @@ def settled(world, results):
     assert budget.spent.tokens == used + budget.assumed.tokens
     again = Budget(world.scheduler._rules, price)
     for result in results.values():
-        again.note_spent("m", result.usage, result.batch_usage, result.lost_usage)
-    assert (again.spent.tokens, again.assumed.tokens) == (
-        budget.spent.tokens,
-        budget.assumed.tokens,
-    )
-    assert again.spent.units >= budget.spent.units  # what was lost by batch counts in full
+        again.count_before(as_kept(result))
+    assert again.spent.tokens == budget.spent.tokens
+    assert again.assumed.tokens == budget.assumed.tokens
+    assert again.spent.usd == pytest.approx(budget.spent.usd)
     return budget
 
 
@@ -300,7 +307,11 @@ def test_a_model_without_a_price_is_never_let_in():
 def test_the_books_for_the_summary():
     """Limits, what was spent, and what of it is only assumed."""
     budget = Budget(Rules(max_cost_usd=2.0, max_tokens=1_000), price)
-    budget.note_spent("m", Usage(3, 1), Usage(2, 0), lost_usage=Usage(10, 10))
+    budget.count_before(
+        SimpleNamespace(
+            usage=Usage(3, 1), lost_usage=Usage(10, 10), cost_usd=3 * PRICE, lost_usd=20 * PRICE
+        )
+    )
     assert budget.as_dict() == {
         "max_cost_usd": 2.0,
         "max_tokens": 1_000,

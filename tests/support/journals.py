@@ -90,6 +90,7 @@ class Surroundings:
             file,
             LoopClock(),
             line_of=line_of,
+            costs_of=lambda _: (0.25, 0.0),
             sync=self.sync,
             counts=lambda: self.counts,
             on_full=self.full.append,

@@ -120,13 +120,18 @@ class JournalFile(JournalReader):
         self._transact(lambda: self._put_facts(facts))
 
     def accept(
-        self, now: Iterable[tuple[int, int, bytes]], gone: Sequence[int], facts: Facts
+        self,
+        now: Iterable[tuple[int, int, bytes]],
+        gone: Sequence[int],
+        facts: Facts,
+        ended: Sequence[int] = (),
     ) -> None:
         """From now on requests are as their lines are now.
 
         Args:
             now: Number, line and digest of each that is there.
             gone: Numbers of those in flight that are not, and are forgotten.
+            ended: Numbers of those that have ended and are not: they keep no place in the file.
             facts: Of the input as it is now.
         """
 
@@ -134,6 +139,7 @@ class JournalFile(JournalReader):
             rows = ((line, digest, number) for number, line, digest in now)
             self._connection.executemany(SQL["accept"], rows)
             run_places(self._connection, "forget", gone)
+            run_places(self._connection, "take_out", ended)
             self._put_facts(facts)
 
         self._transact(work)

@@ -61,6 +61,7 @@ class Journal:
         file: Where it is kept. `close` closes it.
         clock: The driver's.
         line_of: The line of a result for the result files.
+        costs_of: What it cost in USD, None without a price; and what its lost answers may cost.
         sync: Makes what was written to the result files safe; called in the thread. What it
             raises, `run` and `close` raise.
         counts: What is known of the execution as a whole, at this moment.
@@ -77,6 +78,7 @@ class Journal:
         clock: Clock,
         *,
         line_of: Callable[[Result], bytes],
+        costs_of: Callable[[Result], tuple[float | None, float]],
         sync: Callable[[], None],
         counts: Callable[[], bytes],
         on_full: Callable[[str], None],
@@ -85,6 +87,7 @@ class Journal:
         self._file = file
         self._clock = clock
         self._line_of = line_of
+        self._costs_of = costs_of
         self._sync = sync
         self._counts = counts
         self._on_full = on_full
@@ -130,7 +133,8 @@ class Journal:
             return
         rows = self._told.rows
         self._seq += 1
-        rows.endings.append(ending(number, result, self._seq, self._stored(at)))
+        costs = self._costs_of(result)
+        rows.endings.append(ending(number, result, self._seq, self._stored(at), costs))
         self._endings += 1
         is_completed = result.outcome is Outcome.COMPLETED
         rows.unwritten.append((number, self._endings, is_completed, self._line_of(result)))

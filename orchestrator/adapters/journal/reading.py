@@ -127,8 +127,9 @@ class JournalReader:
 
     def digests(self) -> Iterator[Known]:
         """What tells whether the lines that were admitted are still the same."""
-        for custom_id, digest, number, line, has_ended in self.rows("digests"):
-            yield Known(text_from(custom_id), digest, number, line, has_ended == 1)
+        for custom_id, digest, number, line, has_ended, url, family in self.rows("digests"):
+            kind = (text_from(url), family)
+            yield Known(text_from(custom_id), digest, number, line, has_ended == 1, kind)
 
     def unfinished(self) -> list[Unfinished]:
         """The requests that have not ended, in the order of their admission."""
@@ -147,6 +148,7 @@ class JournalReader:
         groups = []
         for row in self.rows("ended_groups"):
             outcome, code, model, count, *sums, sent, lost, number, cause, is_reopened = row
+            *sums, cost_usd, unpriced, lost_usd = sums
             [(custom_id, message)] = self.rows("example", [number])
             group = EndedGroup(
                 outcome=Outcome(outcome),
@@ -162,6 +164,8 @@ class JournalReader:
                 message=text_from(message),
                 cause=None if cause is None else Cause(cause),
                 is_reopened=is_reopened == 1,
+                cost_usd=None if unpriced else cost_usd or 0.0,
+                lost_usd=lost_usd or 0.0,
             )
             groups.append(group)
         return groups

@@ -25,6 +25,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         server: Where its calls go.
         via: How its requests go out.
         retries: How often what failed was sent again because the user asked for it.
+        put_aside: For how many of these the file of errors was put aside.
     """
 
     name: str = ""
@@ -39,6 +40,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     server: str = ""
     via: str = ""
     retries: int = 0
+    put_aside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Known(NamedTuple):
     number: int
     line: int
     has_ended: bool
+    kind: tuple[str, str]  # its url and its family
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +115,6 @@ class EndedGroup:
     custom_id: str
     message: str
     cause: Cause | None
+    cost_usd: float | None  # None where one of them has no known price
+    lost_usd: float  # what answers that were lost may have cost besides
     is_reopened: bool

@@ -65,10 +65,13 @@ def admission(number: int, request: Request, seq: int, at: float) -> Row:
         storable(request.model),
         seq,
         at,
+        request.family.value,
     )
 
 
-def ending(number: int, result: Result, seq: int, at: float) -> Row:
+def ending(
+    number: int, result: Result, seq: int, at: float, costs: tuple[float | None, float]
+) -> Row:
     """The end of a request; why it ended is kept only where it did not complete."""
     code = message = ""
     cause = None
@@ -94,6 +97,7 @@ def ending(number: int, result: Result, seq: int, at: float) -> Row:
         cause,
         min(result.lost_usage.input_tokens, COUNT_MAX),
         min(result.lost_usage.output_tokens, COUNT_MAX),
+        *costs,
     )
 
 

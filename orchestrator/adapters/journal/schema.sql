@@ -56,7 +56,10 @@ CREATE TABLE requests (
     seconds REAL,
     cause TEXT,
     lost_input_tokens INTEGER,
-    lost_output_tokens INTEGER
+    lost_output_tokens INTEGER,
+    family TEXT NOT NULL DEFAULT '',
+    cost_usd REAL,
+    lost_usd REAL
 );
 
 -- What a replay needs of a run; batches have numbers below 0. `seq` counts all that was told,

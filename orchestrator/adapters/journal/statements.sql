@@ -20,7 +20,7 @@ SELECT number, pid, started_unix, base_seconds, last_seconds, last_seq, group_ma
 FROM sessions ORDER BY number
 
 -- name: admit
-INSERT INTO requests (number, line, custom_id, digest, url, model, admitted_seq, admitted_at)
+INSERT INTO requests (number, line, custom_id, digest, url, model, admitted_seq, admitted_at, family)
 VALUES {rows}
 
 -- name: keep
@@ -53,7 +53,9 @@ UPDATE requests SET
     seconds = told.column21,
     cause = told.column22,
     lost_input_tokens = told.column23,
-    lost_output_tokens = told.column24
+    lost_output_tokens = told.column24,
+    cost_usd = told.column25,
+    lost_usd = told.column26
 FROM (VALUES {rows}) AS told
 WHERE requests.number = told.column1
 
@@ -70,10 +72,14 @@ SELECT number, is_completed, line FROM unwritten ORDER BY ending
 SELECT coalesce(max(ending), 0) FROM unwritten
 
 -- name: reopen
-UPDATE requests SET is_reopened = 1 WHERE is_reopened = 0 AND outcome IN ({places})
+UPDATE requests SET is_reopened = 1
+WHERE is_reopened = 0 AND line > 0 AND outcome IN ({places})
 
 -- name: forget
 UPDATE requests SET is_reopened = 1 WHERE number IN ({places})
+
+-- name: take_out
+UPDATE requests SET line = 0 WHERE number IN ({places})
 
 -- name: drop_unwritten
 DELETE FROM unwritten
@@ -88,7 +94,7 @@ UPDATE requests SET line = ?, digest = ? WHERE number = ?
 SELECT line, outcome IS NOT NULL FROM requests WHERE is_reopened = 0
 
 -- name: digests
-SELECT custom_id, digest, number, line, outcome IS NOT NULL FROM requests WHERE is_reopened = 0
+SELECT custom_id, digest, number, line, outcome IS NOT NULL, url, family FROM requests WHERE is_reopened = 0
 
 -- name: unfinished
 SELECT number, custom_id, line, digest FROM requests WHERE is_reopened = 0 AND outcome IS NULL
@@ -119,6 +125,7 @@ SELECT
     sum(batch_input_tokens), sum(batch_output_tokens),
     sum(batch_cached_tokens), sum(batch_reasoning_tokens),
     sum(lost_input_tokens), sum(lost_output_tokens),
+    sum(cost_usd), sum(cost_usd IS NULL AND input_tokens + output_tokens > 0), sum(lost_usd),
     sum(sent), sum(lost), min(number), cause, is_reopened
 FROM requests WHERE outcome IS NOT NULL
 GROUP BY outcome, code, model, cause, is_reopened
