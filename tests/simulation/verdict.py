@@ -152,6 +152,7 @@ class Verdict:
             status = self._witness.status(names[-1], order, now)
             is_at_work = status in {"queued", "in_progress", "requires_action", "waiting"}
             is_left = outcome in {"timed_out", "unknown"} and "hang" in self._scenario.server.faults
+            is_left = is_left or self._witness.is_late(names[0], now)
             if is_at_work and self._knows(names[-1]) and not is_left:
                 self.wrong.append(f"{order} is {outcome}, and its run {names} is {status}")
 
