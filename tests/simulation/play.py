@@ -169,7 +169,7 @@ class Play:
 
 
 def _ended_well(ended):
-    return ended.report is not None and not isinstance(ended.report.stopped, JournalFailed)
+    return ended.report is not None and ended.fate.trouble is None
 
 
 def play(seed) -> Play:
