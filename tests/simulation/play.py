@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from random import Random
 
@@ -168,7 +169,7 @@ class Play:
 
 
 def _ended_well(ended):
-    return ended.report is not None and not isinstance(ended.report.stopped, JournalFailed)
+    return ended.report is not None and ended.fate.trouble is None
 
 
 def play(seed) -> Play:
@@ -236,7 +237,7 @@ def _stage(seed, scenario, root):
         on_line=witness.on_line,
         on_let_go=witness.let_go,
     )
-    witness.replaces_late_runs = scenario.settings.run_deadline_seconds is not None
+    witness.run_seconds_max = scenario.settings.run_deadline_seconds or inf
     if scenario.settings.lost_creates == GIVE_UP and not scenario.settings.via_batch:
         lines = scenario.requests
         witness.never_twice = {line["custom_id"] for line in lines if line["url"] in NOT_LISTED}

@@ -94,6 +94,8 @@ class Verdict:
                 return self._wrong_with_answer(order, line)
             case "unknown" if was_away and not MISSING.isdisjoint(self._scenario.server.deviations):
                 return None  # it is forgotten, and the server does not say it as others do
+            case "unknown" if self._witness.troubles[order] >= Rules.check_failures_max:
+                return None
             case "unknown" if code == "create_lost":
                 is_wanted = self._scenario.settings.lost_creates == GIVE_UP
                 return None if is_wanted else "nobody wanted that"
@@ -151,7 +153,11 @@ class Verdict:
         for names in self._witness.runs[order]:
             status = self._witness.status(names[-1], order, now)
             is_at_work = status in {"queued", "in_progress", "requires_action", "waiting"}
-            is_left = outcome in {"timed_out", "unknown"} and "hang" in self._scenario.server.faults
+            # What hangs is left in the end, and so is what can't be cancelled in so much trouble.
+            is_left = "hang" in self._scenario.server.faults or (
+                outcome == "failed" and self._witness.troubles[order] >= ATTEMPTS_MIN
+            )
+            is_left = is_left or self._witness.is_late(names[0], now)
             if is_at_work and self._knows(names[-1]) and not is_left:
                 self.wrong.append(f"{order} is {outcome}, and its run {names} is {status}")
 

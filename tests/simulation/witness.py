@@ -6,6 +6,7 @@ It looks into the journal's file, from outside: only what is committed counts as
 import json
 import sqlite3
 from collections import Counter, defaultdict
+from math import inf
 
 from simulation.sight import Eyes, Kind
 
@@ -94,7 +95,8 @@ class Witness:
         self.eyes = Eyes()
         self.runs = defaultdict(list)  # by order, each with its ids: one for each turn, told or not
         self.batches = defaultdict(list)  # by order
-        self.replaces_late_runs = False
+        self.run_seconds_max = inf  # after which a run may be replaced, whatever it is
+        self.created_at = {}  # by the id of a run
         self.never_twice = frozenset()  # orders of which what was lost is given up
         self.troubles = Counter()  # by order
         self.creates_arrived = Counter()
@@ -178,7 +180,7 @@ class Witness:
             status = self.status(names[-1], order, now)
             if status not in NOT_IN_VAIN:
                 continue
-            if self.replaces_late_runs and self.look().count(COUNT_OWN, order, "cancel_sent"):
+            if self.is_late(names[0], now):
                 continue  # it did not say in time how it had ended
             if any(map(self.knows, names)) and not self.look().count(REOPENED, order):
                 self.complain(f"{order} is created again, though {names} is known, and {status}")
@@ -220,6 +222,7 @@ class Witness:
             return
         for order in sight.orders:
             if sight.kind is Kind.CREATE and not call.path.endswith("/threads"):
+                self.created_at[new_id] = self.machine.now()
                 self.runs[order].append([new_id])
             elif sight.kind is Kind.CREATE_BATCH:
                 self.batches[order].append([new_id])
@@ -228,6 +231,10 @@ class Witness:
                 self.accepted[order].append((sight.answers[order], led_to))
                 if led_to and self.runs[order]:
                     self.runs[order][-1].append(led_to)
+
+    def is_late(self, name, now):
+        """Whether a run has taken so long that its request may have got another one."""
+        return now - self.created_at.get(name, now) > self.run_seconds_max
 
     def status(self, name, order, now):
         """What a run is on the server, or its line in a batch that is over.
@@ -240,10 +247,15 @@ class Witness:
             if status not in OVER_AS_BATCH:
                 return status
             file = state.files.find(batch.output_file_id or "", now)
-            mine = b'"custom_id":"%s",' % order.encode()
-            return "completed" if file is not None and mine in file.content else "undone"
+            lines = file.content.splitlines() if file is not None else ()
+            is_done = any(_is_answer(json.loads(line), order) for line in lines)
+            return "completed" if is_done else "undone"
         session = state.memory(Sessions).by_id.get(name)
         if session is not None:
             return session.turns[-1].status(now)
         run = state.runs.find(name, now)
         return "gone" if run is None else run.status(now)
+
+
+def _is_answer(line, order):
+    return line["custom_id"] == order and line["response"]["status_code"] < HTTP_REFUSED
