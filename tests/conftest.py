@@ -6,7 +6,7 @@ from hypothesis import settings
 from support.command import emulator_with_rules as start_emulator_with_rules
 from support.virtual_loop import VirtualTimeLoop
 
-settings.register_profile("fast", max_examples=60, deadline=None)
+settings.register_profile("fast", max_examples=40, deadline=None)
 settings.register_profile("thorough", max_examples=2_000, deadline=None)
 settings.load_profile("fast")
 

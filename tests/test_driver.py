@@ -110,6 +110,7 @@ async def test_the_loop_does_not_turn_while_nothing_happens():
     assert turns < 4 * result.checks
 
 
+@pytest.mark.slow
 async def test_hundreds_of_callers_at_once_cost_what_a_source_costs():
     """Who waits for room is woken when there is some, and not at every end of any run."""
     looks = 0

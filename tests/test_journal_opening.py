@@ -75,6 +75,7 @@ class TestOneProcess:
         JournalFile(tmp_path).close()
 
     @pytest.mark.real_time
+    @pytest.mark.slow
     def test_the_lock_ends_with_its_process(self, tmp_path):
         """However it ends: killed is enough."""
         program = (
@@ -359,3 +360,29 @@ class TestSchemas:
 
 def plain(sql):
     return re.sub(r"\s+", " ", re.sub(r"--.*", "", sql))
+
+
+FORKS = """
+import os, sys, time
+from pathlib import Path
+from orchestrator.adapters.journal import JournalFile
+file = JournalFile(Path(sys.argv[1]))
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    sys.stdin.read()
+    os._exit(0)
+os._exit(0)
+"""
+
+
+@pytest.mark.real_time
+@pytest.mark.slow
+def test_a_child_does_not_hold_the_folder(tmp_path):
+    """What a tool has forked may live on when its process was killed; the folder is free."""
+    command = [sys.executable, "-c", FORKS, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline().strip().isdigit()  # the child is there
+        process.wait()
+        JournalFile(tmp_path).close()
+        process.stdin.close()

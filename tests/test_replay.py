@@ -88,7 +88,7 @@ def assert_nothing_is_lost(journal, emulator):
 
 
 @pytest.mark.parametrize("kinds", KINDS)
-@pytest.mark.parametrize("first_seconds", [0.4, 3.0])
+@pytest.mark.parametrize("first_seconds", [pytest.param(0.4, marks=pytest.mark.slow), 3.0])
 async def test_an_execution_that_is_killed_goes_on(kinds, first_seconds):
     """Every request ends once, and no run is created twice whose id was known."""
     emulator = Emulator(Settings(seed=3, rules=(RULE,)))
@@ -101,7 +101,7 @@ async def test_an_execution_that_is_killed_goes_on(kinds, first_seconds):
     assert_nothing_is_lost(journal, emulator)
 
 
-@pytest.mark.parametrize("first_seconds", [0.4, 11.0])
+@pytest.mark.parametrize("first_seconds", [pytest.param(0.4, marks=pytest.mark.slow), 11.0])
 async def test_batches_are_found_again(first_seconds):
     """A batch goes on without us, and its lines come back to the requests that they are of."""
     emulator = Emulator(Settings(seed=3, rules=(RULE,)))

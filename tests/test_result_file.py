@@ -196,6 +196,7 @@ class TestWholeLinesOnly:
             files.record(result_of())
 
     @pytest.mark.real_time
+    @pytest.mark.slow
     def test_a_killed_process(self, tmp_path):
         """Whatever moment it is killed at, each line in the file is whole."""
         program = (

@@ -238,3 +238,89 @@ def test_another_source_is_refused(run, sent, write, tmp_path):
     assert ended.code == 2
     assert "another source: " in ended.err
     assert sent() == []
+
+
+def test_other_lines_in_the_place_of_those_that_are_done(run, sent, write, tmp_path):
+    """A line is known by its custom_id and not by its number."""
+    write(a="hello", b="good bye")
+    run()
+    sent()
+    write(c="one", d="two", e="three")
+    assert run().code == 0
+    assert sent() == ["c", "d", "e"]
+    assert ids_in(tmp_path / "out/results.jsonl") == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.slow
+def test_a_line_that_failed_may_go(run, sent, write, tmp_path):
+    """It can't be sent again, and the execution comes to its end without it."""
+    write(a="hello", b="fails once then", c="always fails")
+    run()
+    sent()
+    write(a="hello", b="fails once then")
+    assert run("--retry-failed").code == 1  # c has failed, and stays so
+    assert sent() == ["b"]
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["requests"], summary["not_started"]) == (3, 0)
+
+
+@pytest.mark.slow
+def test_another_model_is_told_as_what_it_is(run, sent, write, tmp_path):
+    """The file is the same; what completes its lines is not."""
+    (tmp_path / "requests.jsonl").write_text('{"prompt": "hello"}\n')
+    assert run("--model", "gpt-5-nano").code == 0
+    sent()
+    ended = run("--model", "gpt-5-mini")
+    assert ended.code == 2
+    assert "by another --model or --url" in ended.err
+    assert sent() == []
+
+
+@pytest.mark.slow
+def test_files_that_were_damaged_are_left_as_they_are(run, sent, write, tmp_path):
+    """A refusal destroys nothing: who puts the file back goes on."""
+    write(a="hello", b="good bye")
+    run()
+    sent()
+    write(a="hello", b="good bye", c="new")
+    results = tmp_path / "out/results.jsonl"
+    whole = results.read_bytes()
+    results.write_bytes(whole[:-1])
+    assert run().code == 2
+    assert results.read_bytes() == whole[:-1]
+    results.unlink()
+    assert run().code == 2
+    assert not results.exists()
+    results.write_bytes(whole)
+    assert run().code == 0
+    assert sent() == ["c"]
+
+
+@pytest.mark.slow
+def test_a_last_execution_that_cannot_be_read_is_not_passed_over(run, sent, write, tmp_path):
+    """It may be the one to be gone on with: starting anew would pay for everything again."""
+    write(a="hello")
+    run(out=None)
+    sent()
+    (folder,) = (tmp_path / "executions").iterdir()
+    (folder / "journal.sqlite").write_bytes(b"garbage" * 100)
+    ended = run(out=None)
+    assert ended.code == 2
+    assert str(folder.name) in ended.err
+    assert sent() == []
+    assert run("--fresh", out=None).code == 0
+
+
+@pytest.mark.slow
+def test_errors_that_were_put_aside_may_be_removed(run, sent, write, tmp_path):
+    """They are put aside once for each time that what failed is sent again."""
+    write(a="hello", c="always fails")
+    run()
+    run("--retry-failed")
+    (tmp_path / "out/errors-1.jsonl").unlink()
+    assert run().code == 1
+    assert ids_in(tmp_path / "out/errors.jsonl") == ["c"]
+    (tmp_path / "out/errors-2.jsonl").write_text("mine")
+    run("--retry-failed")
+    assert (tmp_path / "out/errors-2.jsonl").read_text() == "mine"
+    assert ids_in(tmp_path / "out/errors-3.jsonl") == ids_in(tmp_path / "out/errors.jsonl") == ["c"]
