@@ -69,7 +69,7 @@ def test_once(tmp_path, emulator, requests, number):
     # Calls that were out already, at most as many as there are connections.
     assert len(created) - before <= 40
     assert not any(one["cancelled"] for one in created)
-    assert "the same command goes on with them" in out
+    assert "the same command, without --fresh, goes on" in out
     summary = summary_of(tmp_path / "out")
     assert summary["stopped"]["code"] == "interrupted"
     assert summary["not_started"] + sum(summary["outcomes"].values()) == REQUESTS
