@@ -93,7 +93,7 @@ def test_twice(tmp_path, emulator, requests):
 
     assert process.returncode == 130
     assert seconds < 2
-    assert "The same command goes on; nothing is lost." in err
+    assert "ended at once. The same command goes on" in err
     go_on(tmp_path, emulator, requests)
 
 
