@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from random import Random
 
 from simulation.machine import Fate, Trouble
+from test_mixed_families import EVERY, at_once, on_chat, on_embeddings
 
 from orchestrator.core.settings import GIVE_UP, RETRY, Settings
 from orchestrator.emulator.durations import Fixed, Lognormal
@@ -11,37 +12,11 @@ from orchestrator.emulator.rules import Rule, ToolRequest
 from orchestrator.emulator.settings import Settings as ServerSettings
 
 MODEL = "gpt-5-mini"
-AGENT = {"agent": {"model": MODEL}, "environment": {"type": "none"}}
 DAYS = 86_400.0
 ATTEMPTS_MIN = 6
 
 
-def on_responses(text):
-    return "/v1/responses", {"input": text}
-
-
-def at_once(text):
-    return "/v1/responses", {"input": text, "background": False}
-
-
-def on_chat(text):
-    return "/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}
-
-
-def on_embeddings(text):
-    return "/v1/embeddings", {"model": "text-embedding-3-small", "input": text}
-
-
-def on_assistants(text):
-    thread = {"messages": [{"role": "user", "content": text}]}
-    return "/v1/threads/runs", {"assistant_id": "asst_1", "thread": thread}
-
-
-def on_sessions(text):
-    return "/v1/agents/sessions", {**AGENT, "input": text}
-
-
-KINDS = (on_responses, at_once, on_chat, on_embeddings, on_assistants, on_sessions)
+KINDS = EVERY
 BY_BATCH = (at_once, on_chat, on_embeddings)
 
 CALL_FAULTS = (
