@@ -62,8 +62,7 @@ class Sender:
             async with asyncio.TaskGroup() as group:
                 while True:
                     self._woken.clear()
-                    free = SENDING_MAX - self._busy
-                    for delivery in self._emulator.deliveries(self._now(), free):
+                    for delivery in self._due():
                         self._busy += 1
                         group.create_task(self._deliver(delivery))
                     await self._wait()
@@ -71,6 +70,11 @@ class Sender:
             for connections in self._idle.values():
                 for connection in connections:
                     connection.close()
+
+    def _due(self) -> list[Delivery]:
+        if self._emulator.next_delivery_at() is None:
+            return []
+        return self._emulator.deliveries(self._now(), SENDING_MAX - self._busy)
 
     async def _wait(self) -> None:
         """Until something is to be sent and there is room for it."""
