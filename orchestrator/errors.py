@@ -79,6 +79,25 @@ class ModelUnpriced(UserMistake):
     the tokens instead (--max-tokens), or name models that have a price. Nothing was sent."""
 
 
+class WebhookSecretUnusable(UserMistake):
+    """Webhook secret {position} of {count} can't be used: {problem}. Copy it again from where the
+    webhook was made; it begins with whsec_. Nothing was sent."""
+
+
+class WebhookAddressUnusable(UserMistake):
+    """Webhooks can't be received at {host}:{port}: {problem}. Give another address; port 0 takes a
+    free one."""
+
+
+class ExtraMissing(UserMistake):
+    """{what} needs {package}, which is not installed: pip install 'run-orchestrator[{extra}]'."""
+
+
+class QueueUnusable(UserMistake):
+    """The queue {url} can't be used: {problem}. Look at its address, the region (AWS_REGION) and
+    the credentials in the environment."""
+
+
 class InputChanged(OrchestratorError):
     """{path}, line {line}: the file was changed while it was being read. Don't write to a request
     file during an execution; start again with the new file."""

@@ -6,7 +6,7 @@ from math import inf
 import openai
 import pytest
 from support.emulator_client import EmulatorTransport, ThreadlessOpenAI, emulator_client
-from support.webhooks import URL, carry
+from support.webhook_carrier import URL, carry
 
 from orchestrator.emulator.durations import Fixed
 from orchestrator.emulator.emulator import Emulator

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.emulator_client import content, get, post
-from support.webhooks import SECRET, URL, carry
+from support.webhook_carrier import SECRET, URL, carry
 
 from orchestrator.emulator.durations import Fixed, Uniform
 from orchestrator.emulator.emulator import Emulator

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 from support.emulator_client import ThreadlessOpenAI
-from support.webhooks import SECRET
+from support.webhook_carrier import SECRET
 
 from orchestrator.emulator import webhook_sender
 from orchestrator.emulator.durations import Fixed

@@ -9,7 +9,7 @@ import openai
 
 from orchestrator.emulator.calls import Call, Reply
 from orchestrator.emulator.emulator import Emulator
-from support.webhooks import carry
+from support.webhook_carrier import carry
 
 BASE_URL = "http://emulator.test/v1"
 
