@@ -95,7 +95,10 @@ def named(text):
 
 def options_of(command):
     """Every option of a command but --help."""
-    found = typer.main.get_command(app).commands[command].params
+    named_so = typer.main.get_command(app)
+    for word in command.split():
+        named_so = named_so.commands[word]
+    found = named_so.params
     return {
         option
         for parameter in found
@@ -103,6 +106,8 @@ def options_of(command):
         if option.startswith("-") and option not in {"-h", "--help"}
     }
 
+
+WEBHOOK_COMMANDS = [f"webhooks {word}" for word in ("create", "list", "test", "rotate", "delete")]
 
 # What is listed is complete, both ways.
 
@@ -117,9 +122,21 @@ def test_every_option_is_in_the_table_of_its_command(command, heading):
     assert {option for row in rows for option in OPTION.findall(row)} == options_of(command)
 
 
+def test_every_option_about_webhooks_is_told():
+    """Each command of `webhooks` has a row, and all their options and the doctor's are explained."""
+    text = section("## Webhook endpoints, and the doctor")
+    rows = [row[0].strip("`").split() for row in table("command")]
+    assert [" ".join(words[1:3]) for words in rows] == WEBHOOK_COMMANDS
+    options = set().union(*map(options_of, ["doctor", *WEBHOOK_COMMANDS]))
+    told = set(OPTION.findall(text))
+    assert {option for option in options if option.startswith("--")} == {
+        option for option in told if option.startswith("--")
+    }
+
+
 def test_no_option_is_spoken_of_that_does_not_exist():
     """Every option anywhere on the page is one of ours, or of the quickstart's pip."""
-    commands = ("run", "emulator", "status", "story")
+    commands = ("run", "emulator", "status", "story", "doctor", *WEBHOOK_COMMANDS)
     known = set().union(*map(options_of, commands), {"--version", "--help"})
     quickstart = "".join(blocks("sh")[:2])
     rest = README.replace(blocks("sh")[0], "").replace(blocks("sh")[1], "")

@@ -47,6 +47,12 @@ def make_client(base_url: str | None = None) -> AsyncOpenAI:
         raise ClientUnusable(problem=str(error)) from error
 
 
+def address_of(client: AsyncOpenAI) -> str:
+    """Where the calls go, without a name and a password that may be in it."""
+    url = client.base_url
+    return f"{url.scheme}://{url.netloc.decode()}{url.path}"
+
+
 def make_local_client(base_url: str) -> AsyncOpenAI:
     """A client for a server on this machine: any key will do, and no proxy is asked."""
     return AsyncOpenAI(

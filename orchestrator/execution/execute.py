@@ -15,7 +15,7 @@ from orchestrator.adapters.progress import Progress
 from orchestrator.adapters.request_file import RequestFile
 from orchestrator.adapters.result_file import FILE_MODE, SUMMARY_NAME
 from orchestrator.adapters.tools import Tool, Toolbox, load_tools
-from orchestrator.apis.client import make_client, make_local_client
+from orchestrator.apis.client import address_of, make_client, make_local_client
 from orchestrator.core.model import Outcome
 from orchestrator.emulator.emulator import Emulator
 from orchestrator.emulator.server import serve, unix_now
@@ -96,7 +96,7 @@ async def execute(
         InputChanged: The request file was written to while it was checked; nothing was sent.
     """
     async with _client(job, way) as client:
-        server = EMULATOR if way.emulator else _address(client)
+        server = EMULATOR if way.emulator else address_of(client)
         return await execute_with(client, server, job, beginning, progress, manner)
 
 
@@ -148,12 +148,6 @@ async def execute_with(
         except OutputFailed as error:
             execution.stopped = execution.stopped or error
         return Report(opened.folder, summary, execution.interrupted, execution.stopped)
-
-
-def _address(client: AsyncOpenAI) -> str:
-    """Where the calls go, without a name and a password that may be in it."""
-    url = client.base_url
-    return f"{url.scheme}://{url.netloc.decode()}{url.path}"
 
 
 def _goes_on(opened: Opened) -> str:
