@@ -123,7 +123,7 @@ def test_every_option_is_in_the_table_of_its_command(command, heading):
 
 
 def test_every_option_about_webhooks_is_told():
-    """Each command of `webhooks` has a row, and all their options and the doctor's are explained."""
+    """Each command of `webhooks` has a row; their options and the doctor's are explained."""
     text = section("## Webhook endpoints, and the doctor")
     rows = [row[0].strip("`").split() for row in table("command")]
     assert [" ".join(words[1:3]) for words in rows] == WEBHOOK_COMMANDS

@@ -79,6 +79,7 @@ def test_the_secret_goes_into_a_file_for_the_user_alone(command, emulator, tmp_p
     assert len(json.loads(command("webhooks", "list", "--json").out)["endpoints"]) == 1
 
 
+@pytest.mark.slow
 def test_no_file_is_left_where_nothing_was_made(command, emulator, tmp_path):
     """A refusal of the server leaves no empty file behind."""
     ended = command("webhooks", "create", URL, "--events", "nonsense", "--secret-file", "secret")
@@ -103,6 +104,7 @@ def test_mistakes_and_refusals(command, emulator):
         assert told in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("", 130, 1)])
 def test_deleting_asks_first(command, emulator, monkeypatch, answer, code, left):
     """Yes deletes, no does not, and the end of the input is an interrupt."""
@@ -125,6 +127,7 @@ def test_deleting_asks_first(command, emulator, monkeypatch, answer, code, left)
     assert len(json.loads(command("webhooks", "list", "--json").out)["endpoints"]) == left
 
 
+@pytest.mark.slow
 def test_the_doctor_says_whether_the_key_is_taken(command, monkeypatch):
     """A server that takes it, one that does not, and one that has no list of models."""
     for settings, code, told in (
@@ -144,6 +147,7 @@ def test_the_doctor_says_whether_the_key_is_taken(command, monkeypatch):
     assert unclear.out.startswith("unclear: http://emulator.test/elsewhere/ has no list of models")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -67,11 +67,28 @@ def test_only_events_that_are_used_are_asked_for():
 
 async def test_many_endpoints_are_listed_page_by_page():
     """All are listed, also those of the second page."""
-    endpoints, _ = on_emulator()
-    for number in range(101):
-        await made_on(endpoints, str(number))
+    one = {"name": "", "url": "", "event_types": [], "created_at": 1, "object": ""}
 
-    assert [one.name for one in await endpoints.list()] == [str(n) for n in range(100, -1, -1)]
+    def page(request):
+        after = int(request.url.params.get("after", "0"))
+        data = [{**one, "id": str(after + number)} for number in range(1, 101)]
+        return {"object": "list", "data": data, "has_more": after < 200}
+
+    server = FakeServer(page)
+    listed = await WebhookEndpoints(client_of(server)).list()
+
+    assert [endpoint.id for endpoint in listed] == [str(number) for number in range(1, 301)]
+    assert len(server.requests) == 3
+
+
+async def test_a_list_without_end_is_cut():
+    """A server that always has more is asked no more after a thousand."""
+    endpoints, server = on_server(
+        {"object": "list", "data": [{"id": "we_1"}] * 100, "has_more": True}
+    )
+
+    assert len(await endpoints.list()) == 1000
+    assert len(server.requests) == 10
 
 
 async def every_call(endpoints, endpoint_id="we_1"):

@@ -47,7 +47,7 @@ OfEndpoint = Annotated[
         help=f"Try this endpoint instead of a new one, with the secret in {SECRET_VARIABLE}.",
     ),
 ]
-Wait = Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for an event.")]
+Wait = Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for what was sent.")]
 
 
 def doctor(

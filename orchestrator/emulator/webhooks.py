@@ -200,6 +200,8 @@ class Webhooks:
         if worked:
             sending.answered_at = now
             sending.over = True
+            if not sending.faults:  # or it may be sent once more
+                sending.body = b""
             return
         gap = self._settings.webhook_retry_seconds * 2.0 ** (sending.attempts - 1)
         too_late = now + gap > sending.happened_at + RETRIED_SECONDS_MAX

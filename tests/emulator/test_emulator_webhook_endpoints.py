@@ -5,7 +5,7 @@ from math import inf
 
 import openai
 import pytest
-from support.emulator_client import EmulatorTransport, ThreadlessOpenAI, emulator_client
+from support.emulator_client import EmulatorTransport, content, emulator_client, post
 from support.webhook_carrier import URL, carry
 
 from orchestrator.emulator.durations import Fixed
@@ -31,6 +31,13 @@ async def created(client, name="one", url=URL, event_types=ENDS):
 
 async def run_one(client, text="x"):
     return await client.responses.create(model="m", input=text, background=True)
+
+
+def begin_session(emulator):
+    body = {"agent": {"model": "m"}, "environment": {"type": "none"}, "input": "x"}
+    now = asyncio.get_running_loop().time()
+    beta = {"openai-beta": "agents=v1"}
+    return content(post(emulator, "/agents/sessions", body, now=now, headers=beta))["id"]
 
 
 async def test_create_retrieve_update_list_and_delete():
@@ -101,12 +108,11 @@ async def test_runs_that_were_there_before_the_first_endpoint_are_told():
     """What ends after an endpoint is made is told to it; what ended before is not."""
     emulator = emulator_with(run_seconds=Fixed(5))
     client = strict(emulator)
-    session = {"agent": {"model": "m"}, "environment": {"type": "none"}, "input": "x"}
     await run_one(client)
-    await client.beta.agents.sessions.create(**session)
+    begin_session(emulator)
     await asyncio.sleep(7)
     later = await run_one(client, "later")
-    later_session = await client.beta.agents.sessions.create(**session)
+    session_id = begin_session(emulator)
     await asyncio.sleep(1)
     endpoint = await created(client, event_types=[*ENDS, "agent.session.idle"])
     secret = endpoint.signing_secret
@@ -116,7 +122,7 @@ async def test_runs_that_were_there_before_the_first_endpoint_are_told():
     ]
 
     assert sorted((event.type, event.data.id) for event in events) == [
-        ("agent.session.idle", later_session.id),
+        ("agent.session.idle", session_id),
         ("response.completed", later.id),
     ]
 
@@ -231,4 +237,3 @@ async def test_the_key_is_asked_for():
 
     with pytest.raises(openai.AuthenticationError):
         await created(client)
-    assert isinstance(client, ThreadlessOpenAI)

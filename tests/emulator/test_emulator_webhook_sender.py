@@ -112,6 +112,7 @@ async def test_events_reach_a_server_over_a_socket():
     assert emulator.books.webhooks.counts == {"sent": 20, "answered": 20}
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 @pytest.mark.parametrize(
     "answer",
@@ -133,6 +134,7 @@ async def test_what_is_no_answer_is_tried_again(answer):
     assert len({headers["webhook-id"] for _, headers, _ in listener.posts}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_a_connection_that_was_closed_meanwhile_is_no_failure():
     """What goes out on a connection that the other side has left goes out again at once."""
@@ -146,6 +148,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_no_failure():
     assert len(listener.posts) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_an_endpoint_that_says_nothing_holds_up_nobody(monkeypatch):
     """A delivery has a time limit; the others go out beside it."""
@@ -159,6 +162,7 @@ async def test_an_endpoint_that_says_nothing_holds_up_nobody(monkeypatch):
     assert emulator.books.webhooks.counts["answered"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_a_test_event_over_a_socket():
     """The call waits for what the endpoint answers, and fails soon where nobody listens."""
@@ -177,6 +181,7 @@ async def test_a_test_event_over_a_socket():
     assert "could not be delivered" in refused.json()["error"]["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_stopping_leaves_no_task_and_no_connection():
     """A server that stops in the middle of a delivery stops at once."""

@@ -6,7 +6,7 @@ from math import inf
 
 import openai
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.emulator_client import call_of, content, get, post
 from support.webhook_carrier import SECRET, URL, carry
@@ -32,11 +32,11 @@ RULES = [
 ]
 
 
-def told_emulator(**settings):
+def told_emulator(**options):
     """An emulator with an endpoint from the start; a run is queued for 1 s and takes 2."""
     timing = {"queue_seconds": Fixed(1), "run_seconds": Fixed(2), "rules": RULES}
     hooked = {"webhook_url": URL, "webhook_secret": SECRET, "epoch": unix_now()}
-    return Emulator(Settings(**{**timing, **hooked, **settings}))
+    return Emulator(Settings(**{**timing, **hooked, **options}))
 
 
 def background(text):
@@ -205,16 +205,16 @@ def batch_of(emulator, count, now=0.0):
 
 
 @pytest.mark.parametrize(
-    ("settings", "end"),
+    ("options", "end"),
     [
         ({}, "completed"),
         ({"batch_expire_after_lines": 3}, "expired"),
         ({"batch_lines_max": 3}, "failed"),
     ],
 )
-def test_the_end_of_a_batch_is_told(settings, end):
+def test_the_end_of_a_batch_is_told(options, end):
     """Completed, expired or failed: once, within a tenth of a second; its lines are not told."""
-    emulator = told_emulator(batch_seconds=Fixed(20), batch_finalizing_seconds=Fixed(0), **settings)
+    emulator = told_emulator(batch_seconds=Fixed(20), batch_finalizing_seconds=Fixed(0), **options)
     batch_id = batch_of(emulator, 10)
     ((at, kind, run_id),) = told(carry(emulator, inf))
     shown = content(get(emulator, f"/batches/{batch_id}", now=at))
@@ -245,6 +245,7 @@ def test_without_an_endpoint_nothing_is_watched():
     assert emulator.deliveries(1e9) == []
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(["hello", "fail", "short", "hang", "cancel"]), max_size=20))
 def test_each_ended_run_has_exactly_one_end_event(texts):
     """Whatever runs there are and however long they take: one event each, true to the run."""
@@ -266,6 +267,35 @@ def test_each_ended_run_has_exactly_one_end_event(texts):
     assert set(seen) == {ids[n] for n, text in enumerate(texts) if text != "hang"}
 
 
+@settings(max_examples=25)
+@given(
+    texts=st.lists(st.sampled_from(["hello", "fail", "tools", "hang", "broken"]), max_size=6),
+    looks=st.lists(st.floats(0, 40), max_size=12),
+)
+def test_who_looks_changes_nothing(texts, looks):
+    """Events are the same, and come at the same times, whether anybody asks for runs or not."""
+    heard = []
+    for times in ([], sorted(looks)):
+        emulator = told_emulator(run_seconds=Uniform(0, 30), run_expires_seconds=20.0)
+        batch_of(emulator, 3)
+        for number, text in enumerate(texts):
+            post(emulator, "/responses", background(f"{text} {number}"))
+            session_with(emulator, f"{text} {number}")
+        carried = []
+        for now in times:
+            for place in ("/agents/sessions", "/batches", "/emulator/books"):
+                get(emulator, place, now=now, **AGENTS)
+            carried += [(now, one) for one in emulator.deliveries(now)]
+        carried += carry(emulator, 100.0)
+        # Whoever looks late is told late, but of the same.
+        page = {one["number"]: one for one in emulator.books.webhooks.page(0, 1000)}
+        happened = [(page[one.number]["happened_at_seconds"], one.body) for _, one in carried]
+        heard.append(sorted(happened))
+
+    assert heard[0] == heard[1]
+
+
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from([None, 100, 199, 301, 404, 410, 500, 503]), min_size=1))
 def test_retries_grow_and_end(answers):
     """What is not answered with 2xx comes again, each time after twice as long, for 72 hours."""
@@ -311,7 +341,7 @@ def test_only_so_many_are_given_as_can_be_sent():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told_of"),
+    ("options", "told_of"),
     [
         ({"webhook_url": "http://example.org/"}, "sends webhooks to this machine only"),
         ({"webhook_url": "ftp://127.0.0.1/"}, "is no address"),
@@ -324,10 +354,10 @@ def test_only_so_many_are_given_as_can_be_sent():
         ({"webhook_late_seconds": -1}, "webhook_late_seconds must be 0 or more"),
     ],
 )
-def test_mistakes_are_told_and_no_secret_with_them(settings, told_of):
+def test_mistakes_are_told_and_no_secret_with_them(options, told_of):
     """What can't be meant is refused; the secret is in no message and in no repr."""
     with pytest.raises(EmulatorMistake, match=told_of) as caught:
-        told_emulator(**settings)
+        told_emulator(**options)
 
     assert "!!" not in str(caught.value)
     assert SECRET not in repr(told_emulator().settings)
