@@ -276,7 +276,7 @@ def test_who_looks_changes_nothing(texts, looks):
     """Events are the same, and come at the same times, whether anybody asks for runs or not."""
     heard = []
     for times in ([], sorted(looks)):
-        emulator = told_emulator(run_seconds=Uniform(0, 30), run_expires_seconds=20.0)
+        emulator = told_emulator(run_seconds=Uniform(0, 30), run_expires_seconds=20.0, epoch=0)
         batch_of(emulator, 3)
         for number, text in enumerate(texts):
             post(emulator, "/responses", background(f"{text} {number}"))
