@@ -30,7 +30,7 @@ TOLD_SECONDS = 0.5
 TOLD_FACTOR = 1.5
 
 # Changes that are kept for the summary.
-CHANGES_MAX = 1_000
+CHANGES_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
