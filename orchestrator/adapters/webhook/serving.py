@@ -82,7 +82,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
 @asynccontextmanager
 async def serve_webhooks(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
-    """Serve inside the running loop until the block is left; gives the address, `http://HOST:PORT/`.
+    """Serve inside the running loop until the block is left; gives `http://HOST:PORT/`.
 
     Leaving the block cuts what is open: whoever got no answer tries again. Signals are not touched.
 
