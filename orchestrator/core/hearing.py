@@ -104,6 +104,11 @@ class Hearing:
         """Whether events about this run would find it."""
         return self._number_of.get(run.run_id) == run.number
 
+    @property
+    def size(self) -> int:
+        """How many runs events would find."""
+        return len(self._number_of)
+
     # Events.
 
     def number_of(self, run_id: str) -> int | None:
