@@ -1,4 +1,4 @@
-"""The whole core with webhooks: lost, doubled, late, early, about nobody, of any type, in any order.
+"""The whole core with webhooks: lost, doubled, late, early, about nobody, of any type.
 
 An event only brings a check forward. So whatever comes, every request ends as it would without.
 """
