@@ -5,7 +5,7 @@ of a family arrive, its runs are checked far apart; when they stop, its runs are
 decides). Without webhooks nothing is kept here, for there may be a million runs.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,14 +22,26 @@ T = TypeVar("T")
 # Ids that are remembered: of events about runs that we don't know (yet), and of runs that are over.
 # An endpoint hears of all runs of its project, so the first are bounded by nothing else.
 IDS_MAX = 10_000
+ID_CHARACTERS_MAX = 256  # no run has a longer one
 
 # A run that was told of and does not show it yet is looked at soon, and then at gaps that grow up
 # to the far one: so the delay is never more than half of the time by which its event was early.
 TOLD_SECONDS = 0.5
 TOLD_FACTOR = 1.5
 
+# Servers tell the time of an end in whole seconds, and clocks differ by some more.
+CLOCKS_DIFFER_SECONDS = 2.0
+
 # Changes that are kept for the summary.
-CHANGES_MAX = 1_000
+CHANGES_MAX = 100
+
+
+@dataclass(slots=True)
+class _Told:
+    """An event has told of a run, and so many looks since have not shown it."""
+
+    at: float
+    looks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +72,10 @@ class Hearing:
             family: Ears(self._gap_seconds) for family in Family if FACTS[family].sends_webhooks
         }
         self._number_of: dict[str, int] = {}  # runs in flight, in the order of their creation
-        self._told: dict[int, int] = {}  # by run, how often it was looked at since
-        self._early: dict[str, About] = {}
-        self._over: dict[str, None] = {}
+        self._told: dict[int, _Told] = {}  # by run
+        # Not dicts: to find their first key takes ever longer while the oldest are being dropped.
+        self._early: OrderedDict[str, About] = OrderedDict()
+        self._over: OrderedDict[str, None] = OrderedDict()
         self._noticed: dict[tuple[str, About], _Noticed] = {}
         self._to_judge: deque[tuple[str, About]] = deque()
         self._changes: list[HearingChange] = []
@@ -79,7 +92,7 @@ class Hearing:
             self._totals.webhooks_unknown -= 1
             self._totals.webhooks_early += 1
             self.hear(run.request.family, about, now)
-            self._told[run.number] = 0
+            self.tell(run, now, looks=0)
 
     def leave(self, run: Run) -> None:
         """Nothing more is wanted of the run that has this id."""
@@ -102,15 +115,20 @@ class Hearing:
         """Whether events about this run would find it."""
         return self._number_of.get(run.run_id) == run.number
 
+    @property
+    def size(self) -> int:
+        """How many runs events would find."""
+        return len(self._number_of)
+
     # Events.
 
     def number_of(self, run_id: str) -> int | None:
         """The run in flight that has this id."""
         return self._number_of.get(run_id)
 
-    def tell(self, run: Run, *, looks: int) -> None:
+    def tell(self, run: Run, now: float, *, looks: int) -> None:
         """An event is about this run, and so many looks at it are certain to come after it."""
-        self._told[run.number] = looks
+        self._told[run.number] = _Told(now, looks)
 
     def hear(self, family: Family, about: About, now: float) -> None:
         """An event was of use, or would have been."""
@@ -129,7 +147,8 @@ class Hearing:
             self._totals.webhooks_late += 1
         else:
             self._totals.webhooks_unknown += run_id not in self._early
-            _remember(self._early, run_id, about)
+            if len(run_id) <= ID_CHARACTERS_MAX:
+                _remember(self._early, run_id, about)
 
     # Checks.
 
@@ -153,33 +172,48 @@ class Hearing:
         ears = self._ears.get(run.request.family)
         if not self.is_on or ears is None:
             return planned
-        looks = self._told.get(run.number)
-        if looks is not None:
-            self._told[run.number] = looks + 1
-            if not looks:
+        told = self._told.get(run.number)
+        if told is not None:
+            told.looks += 1
+            if told.looks == 1:
                 return 0.0  # the answer may be older than the event
         if ears.are_deaf or run.stop is not None:
             return planned
         ears.expect(now)
         # Never longer than was said: it is what a lost event may cost.
         far = self._gap_seconds * (1 - 2 * JITTER * chance())
-        if looks is not None:
-            grown = TOLD_SECONDS * TOLD_FACTOR ** min(looks - 1, 64)
+        if told is not None:
+            grown = TOLD_SECONDS * TOLD_FACTOR ** min(told.looks - 2, 64)
             far = max(min(grown, far), hint_seconds or 0.0)
         else:
             far = max(planned, far)
         return min(far, FACTS[run.request.family].keeps_result_seconds * KEPT_PART_MAX)
 
-    def notice(self, run: Run, about: About, ago: float | None, now: float) -> None:
+    def notice(self, run: Run, about: About, ago: float | None, now: float) -> float | None:
         """A check has found an end or a wish for tools; if no event told of it, it is judged.
 
         `ago` is how long ago that was by the server's word.
+
+        Returns:
+            When an event told of it, if one did.
         """
         ears = self._ears.get(run.request.family)
-        if self._told.pop(run.number, None) is not None or not self.is_on or ears is None:
-            return
+        told = self._told.pop(run.number, None)
+        if told is not None:
+            return told.at
+        if self.is_on and ears is not None:
+            self._await_event(run, ears, about, ago, now)
+        return None
+
+    def _await_event(
+        self, run: Run, ears: Ears, about: About, ago: float | None, now: float
+    ) -> None:
+        """No event has told of it; it may be on its way."""
         earliest, latest = run.pending_at, now
-        if ago is not None:
+        # A word that says otherwise than we saw ourselves is that of another clock, and says
+        # nothing.
+        most = latest - earliest + CLOCKS_DIFFER_SECONDS
+        if ago is not None and -CLOCKS_DIFFER_SECONDS <= ago <= most:
             earliest = latest = min(max(now - ago, earliest), now)
         if earliest < self._began_at:
             return
@@ -257,9 +291,9 @@ class Hearing:
             self._totals.hearing_changes.append(change)
 
 
-def _remember(ids: dict[str, T], run_id: str, value: T) -> None:
+def _remember(ids: OrderedDict[str, T], run_id: str, value: T) -> None:
     """Keep an id, and drop the oldest of too many."""
-    ids.pop(run_id, None)
     ids[run_id] = value
+    ids.move_to_end(run_id)
     if len(ids) > IDS_MAX:
-        del ids[next(iter(ids))]
+        ids.popitem(last=False)

@@ -94,6 +94,13 @@ class BatchTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delete_files: bool | None = None
 
 
+class WebhooksTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[webhooks]`: where events of the server are taken. Secrets never stand in a file."""
+
+    listen: str | None = None
+    gap_seconds: float | None = None
+
+
 class JobTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole job.toml."""
 
@@ -104,6 +111,7 @@ class JobTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     defaults: DefaultsTable = DefaultsTable()
     limits: LimitsTable = LimitsTable()
     batch: BatchTable = BatchTable()
+    webhooks: WebhooksTable = WebhooksTable()
     emulator: EmulatorTable | None = None
 
 
@@ -112,6 +120,7 @@ TABLES: Mapping[str, type[msgspec.Struct]] = {
     "defaults": DefaultsTable,
     "limits": LimitsTable,
     "batch": BatchTable,
+    "webhooks": WebhooksTable,
     "emulator": EmulatorTable,
 }
 
