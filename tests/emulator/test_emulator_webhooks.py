@@ -225,15 +225,17 @@ def test_the_end_of_a_batch_is_told(options, end):
 
 
 def test_a_cancelled_batch_is_told_and_a_stuck_one_is_not():
-    """The event comes when it is cancelled, not when it is cancelling."""
+    """The event comes when it is cancelled, not when it is cancelling; a stuck one needs that."""
     emulator = told_emulator(batch_seconds=Fixed(20), batch_cancelling_seconds=Fixed(7))
     batch_id = batch_of(emulator, 10)
     post(emulator, f"/batches/{batch_id}/cancel", now=5.0)
-    stuck = told_emulator(batch_stuck_in="in_progress")
-    batch_of(stuck, 3)
+    stuck = told_emulator(batch_stuck_in="validating")
+    stuck_id = batch_of(stuck, 3)
 
     assert told(carry(emulator, inf)) == [(12.0, "batch.cancelled", batch_id)]
-    assert carry(stuck, 1e9) == []
+    assert carry(stuck, 5_000.0) == []
+    post(stuck, f"/batches/{stuck_id}/cancel", now=5_000.0)
+    assert told(carry(stuck, inf)) == [(5_001.0, "batch.cancelled", stuck_id)]
 
 
 def test_without_an_endpoint_nothing_is_watched():
