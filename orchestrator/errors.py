@@ -84,6 +84,17 @@ class WebhookSecretUnusable(UserMistake):
     webhook was made; it begins with whsec_. Nothing was sent."""
 
 
+class WebhookSecretMissing(UserMistake):
+    """Webhooks are to be received, and there is no secret to know them by: OPENAI_WEBHOOK_SECRET is
+    missing or blank. Set it to the secret that was shown when the endpoint was made (several with
+    spaces between them while they are changed). Nothing was sent."""
+
+
+class WebhooksOff(UserMistake):
+    """This orchestrator takes no webhooks. Make it with webhook_secrets=[...], the secrets of your
+    endpoint."""
+
+
 class WebhookAddressUnusable(UserMistake):
     """Webhooks can't be received at {host}:{port}: {problem}. Give another address; port 0 takes a
     free one."""

@@ -187,6 +187,10 @@ class Journal(Protocol):
         """A request has ended; from now on it is no part of a replay."""
         ...
 
+    def heard(self, webhook_id: str) -> None:
+        """A webhook was heard: when it comes again, to a later process too, it is a repeat."""
+        ...
+
     def after(self, then: Callable[[], None]) -> None:
         """Call `then` once all that was told so far is on disk; at once where it is already.
 

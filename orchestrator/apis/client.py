@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
-from orchestrator.errors import ClientUnusable, KeyMissing, KeyUnusable
+from orchestrator.errors import ClientUnusable, KeyMissing, KeyUnusable, WebhookSecretMissing
 
 # Named here, because the SDK takes a blank OPENAI_BASE_URL for an address.
 OPENAI_URL = "https://api.openai.com/v1"
@@ -26,6 +26,20 @@ def required_key() -> str:
     if not (key.isascii() and key.isprintable()):
         raise KeyUnusable
     return key
+
+
+def required_webhook_secrets() -> list[str]:
+    """The secrets of the webhook endpoint in the environment, by the name that the SDK has for it.
+
+    There may be several, with spaces or commas between them, while they are being changed.
+
+    Raises:
+        WebhookSecretMissing: There is none.
+    """
+    secrets = os.environ.get("OPENAI_WEBHOOK_SECRET", "").replace(",", " ").split()
+    if not secrets:
+        raise WebhookSecretMissing
+    return secrets
 
 
 def make_client(base_url: str | None = None) -> AsyncOpenAI:

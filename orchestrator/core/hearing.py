@@ -5,7 +5,7 @@ of a family arrive, its runs are checked far apart; when they stop, its runs are
 decides). Without webhooks nothing is kept here, for there may be a million runs.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +22,7 @@ T = TypeVar("T")
 # Ids that are remembered: of events about runs that we don't know (yet), and of runs that are over.
 # An endpoint hears of all runs of its project, so the first are bounded by nothing else.
 IDS_MAX = 10_000
+ID_CHARACTERS_MAX = 256  # no run has a longer one
 
 # A run that was told of and does not show it yet is looked at soon, and then at gaps that grow up
 # to the far one: so the delay is never more than half of the time by which its event was early.
@@ -29,7 +30,7 @@ TOLD_SECONDS = 0.5
 TOLD_FACTOR = 1.5
 
 # Changes that are kept for the summary.
-CHANGES_MAX = 1_000
+CHANGES_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,9 @@ class Hearing:
         }
         self._number_of: dict[str, int] = {}  # runs in flight, in the order of their creation
         self._told: dict[int, int] = {}  # by run, how often it was looked at since
-        self._early: dict[str, About] = {}
-        self._over: dict[str, None] = {}
+        # Not dicts: to find their first key takes ever longer while the oldest are being dropped.
+        self._early: OrderedDict[str, About] = OrderedDict()
+        self._over: OrderedDict[str, None] = OrderedDict()
         self._noticed: dict[tuple[str, About], _Noticed] = {}
         self._to_judge: deque[tuple[str, About]] = deque()
         self._changes: list[HearingChange] = []
@@ -129,7 +131,8 @@ class Hearing:
             self._totals.webhooks_late += 1
         else:
             self._totals.webhooks_unknown += run_id not in self._early
-            _remember(self._early, run_id, about)
+            if len(run_id) <= ID_CHARACTERS_MAX:
+                _remember(self._early, run_id, about)
 
     # Checks.
 
@@ -257,9 +260,9 @@ class Hearing:
             self._totals.hearing_changes.append(change)
 
 
-def _remember(ids: dict[str, T], run_id: str, value: T) -> None:
+def _remember(ids: OrderedDict[str, T], run_id: str, value: T) -> None:
     """Keep an id, and drop the oldest of too many."""
-    ids.pop(run_id, None)
     ids[run_id] = value
+    ids.move_to_end(run_id)
     if len(ids) > IDS_MAX:
-        del ids[next(iter(ids))]
+        ids.popitem(last=False)

@@ -16,9 +16,7 @@ class Rules:
         default_factory=lambda: Polling(first_seconds=2.0, gap_seconds_max=60.0)
     )
 
-    # Between two checks of a run whose webhook is waited for; None: there are no webhooks. Without
-    # one that was lost this is the most that its end is noticed late. Five minutes are half of what
-    # a background response is kept for.
+    # Between two checks of a run whose webhook is waited for; None: there are no webhooks.
     webhook_gap_seconds: float | None = None
     backoff: Backoff = field(default_factory=Backoff)
 

@@ -4,6 +4,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.core.model import Family, Outcome
 from orchestrator.core.states import State
@@ -100,3 +101,23 @@ class Totals:
     def in_flight(self) -> int:
         """Requests; batches are not among them."""
         return self.admitted - self.ended
+
+
+def webhooks_as_dict(totals: Totals, began_at: float) -> dict[str, Any]:
+    """What the summary says of webhooks; times are seconds since the execution began."""
+    return {
+        "heard": totals.webhooks_heard,
+        "early": totals.webhooks_early,
+        "late": totals.webhooks_late,
+        "unknown": totals.webhooks_unknown,
+        "missed": totals.webhooks_missed,
+        "changes": [
+            {
+                "seconds": round(change.at - began_at, 3),
+                "family": change.family.value,
+                "are_heard": change.are_heard,
+                "why": change.why,
+            }
+            for change in totals.hearing_changes
+        ],
+    }

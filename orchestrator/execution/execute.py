@@ -1,9 +1,11 @@
 """From a job to a report: opens everything in order, runs it, writes the summary."""
 
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 import msgspec
@@ -49,10 +51,15 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """Where the calls go: to a server by its base url, or to an emulator of our own."""
+    """Where the calls go, to a server by its base url or to an emulator of our own, and back.
+
+    `webhook_secrets` are those of the server's webhooks, where the job takes them. The emulator
+    gets one of its own.
+    """
 
     base_url: str | None = None
     emulator: bool = False
+    webhook_secrets: Sequence[str] = field(default=(), repr=False)
 
 
 def _unheard(_: Any) -> None:
@@ -95,9 +102,13 @@ async def execute(
         UserMistake: Something given can't be used; nothing was sent.
         InputChanged: The request file was written to while it was checked; nothing was sent.
     """
+    if way.emulator and job.listen is not None:
+        way = replace(way, webhook_secrets=(_new_webhook_secret(),))
     async with _client(job, way) as client:
         server = EMULATOR if way.emulator else _address(client)
-        return await execute_with(client, server, job, beginning, progress, manner)
+        return await execute_with(
+            client, server, job, beginning, progress, manner, webhook_secrets=way.webhook_secrets
+        )
 
 
 async def execute_with(
@@ -108,11 +119,12 @@ async def execute_with(
     progress: Progress,
     manner: Manner,
     in_thread: InThread | None = None,
+    webhook_secrets: Sequence[str] = (),
 ) -> Report:
     """As `execute`, with a client that is there already.
 
     `server` tells the one that it calls from others. The journal is written in a thread unless
-    another place is given.
+    another place is given. Webhooks are believed if they are signed with one of these secrets.
     """
     with ExitStack() as stack:
         tools = _tools(job)
@@ -124,7 +136,8 @@ async def execute_with(
             manner.tell(f"{opened.finished} is finished; this is a new one, in {opened.folder}")
         elif beginning.fresh:
             manner.tell(f"a new execution, in {opened.folder}")
-        log_path, secrets = opened.folder / LOG_NAME, [client.api_key]
+        log_path = opened.folder / LOG_NAME
+        secrets = [client.api_key, *webhook_secrets]
         log = stack.enter_context(execution_log(log_path, level=manner.log_level, secrets=secrets))
         calls = CallWatch(log, manner.warn, client.base_url.netloc.decode())
 
@@ -134,7 +147,13 @@ async def execute_with(
                 tools=tools,
                 log=log,
                 on_call=calls.ended,
-                keeping=Keeping(name=opened.facts.name, journal=journal, past=opened.past),
+                webhook_secrets=webhook_secrets,
+                keeping=Keeping(
+                    name=opened.facts.name,
+                    journal=journal,
+                    past=opened.past,
+                    webhook_ids=opened.journal.webhook_ids() if webhook_secrets else (),
+                ),
                 **asdict(job.settings),
             )
 
@@ -181,11 +200,18 @@ async def _client(job: Job, way: Way) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncExitStack() as stack:
         if way.emulator:
             settings = replace(emulator_settings(job), epoch=unix_now())
+            if job.listen is not None:
+                [secret] = way.webhook_secrets
+                settings = replace(settings, webhook_url=job.listen.here, webhook_secret=secret)
             base_url = await stack.enter_async_context(serve(Emulator(settings)))
             client = make_local_client(base_url)
         else:
             client = make_client(way.base_url)
         yield await stack.enter_async_context(client)
+
+
+def _new_webhook_secret() -> str:
+    return f"whsec_{b64encode(token_bytes(24)).decode()}"
 
 
 def _tools(job: Job) -> Sequence[Tool]:
