@@ -96,9 +96,9 @@ class Orchestrator(Figures):
         seed: For the jitter, to repeat an execution exactly.
         log: A structlog logger; the default writes warnings only.
         on_call: Called after every HTTP call; what it raises is logged and costs nothing.
-        webhook_secrets: Of the endpoint whose webhooks come to `webhook_app`; several while they are
-            changed. Runs are then looked at when an event says so, and otherwise far apart, as long
-            as events arrive.
+        webhook_secrets: Of the endpoint whose webhooks come to `webhook_app`; several while they
+            are changed. Runs are then looked at when an event says so, and otherwise far apart, as
+            long as events arrive.
         webhook_gap_seconds: Between two checks of such a run, for events that are lost.
         keeping: How what is done outlives the process; unless given, nothing does. The first
             `run_many` yields the results of what earlier processes left in flight, too.

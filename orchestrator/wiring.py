@@ -66,8 +66,8 @@ def wire(
 ) -> Wired:
     """An engine that is ready to run.
 
-    `hears` says whether webhooks may come. `on_call` is called after every HTTP call, and `on_stopped` once, when it is settled that
-    nothing new will be created.
+    `hears` says whether webhooks may come. `on_call` is called after every HTTP call, and
+    `on_stopped` once, when it is settled that nothing new will be created.
     """
     name, past = keeping.name, keeping.past
     clock = LoopClock()

@@ -1,4 +1,4 @@
-"""Who may open a journal, what is no journal, what a reader sees, and what each schema looks like."""
+"""Who may open a journal, what is none, what a reader sees, and what each schema looks like."""
 
 import os
 import re

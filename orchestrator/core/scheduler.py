@@ -112,7 +112,9 @@ class Scheduler:
         deeds += self._webhooks.changes(now)
         return deeds
 
-    def _deeds_after(self, event: events.Event, now: float) -> Iterator[Deed]:
+    def _deeds_after(  # noqa: PLR0911 - one arm for each event
+        self, event: events.Event, now: float
+    ) -> Iterator[Deed]:
         match event:
             case events.RequestAdmitted():
                 return self._admitted(event, now)

@@ -20,13 +20,15 @@ from orchestrator.adapters.tools import Tool, Toolbox, load_tools
 from orchestrator.apis.client import make_client, make_local_client
 from orchestrator.core.model import Outcome
 from orchestrator.emulator.emulator import Emulator
+from orchestrator.emulator.mistakes import EmulatorMistake
 from orchestrator.emulator.server import serve, unix_now
-from orchestrator.errors import OrchestratorError, OutputFailed
+from orchestrator.emulator.settings import Settings
+from orchestrator.errors import OrchestratorError, OutputFailed, SettingUnusable
 from orchestrator.execution.call_watch import CallWatch
 from orchestrator.execution.folder import Beginning
 from orchestrator.execution.opening import EMULATOR, Opened, open_execution
 from orchestrator.execution.running import Execution, Stop
-from orchestrator.jobfile import Job, emulator_settings
+from orchestrator.jobfile import Address, Job, emulator_settings
 from orchestrator.service import Orchestrator
 from orchestrator.wiring import Keeping
 
@@ -201,13 +203,27 @@ async def _client(job: Job, way: Way) -> AsyncIterator[AsyncOpenAI]:
         if way.emulator:
             settings = replace(emulator_settings(job), epoch=unix_now())
             if job.listen is not None:
-                [secret] = way.webhook_secrets
-                settings = replace(settings, webhook_url=job.listen.here, webhook_secret=secret)
+                settings = _sending(settings, job.listen, way.webhook_secrets[0])
             base_url = await stack.enter_async_context(serve(Emulator(settings)))
             client = make_local_client(base_url)
         else:
             client = make_client(way.base_url)
         yield await stack.enter_async_context(client)
+
+
+def _sending(settings: Settings, listen: Address, secret: str) -> Settings:
+    """An emulator that sends its webhooks to where this execution takes them.
+
+    Raises:
+        SettingUnusable: That is not on this machine, or not known yet.
+    """
+    try:
+        return replace(settings, webhook_url=listen.here, webhook_secret=secret)
+    except EmulatorMistake as mistake:
+        cure = "With the emulator, take them at an address such as 127.0.0.1:8700."
+        raise SettingUnusable(
+            name="webhooks", value=f"{listen.host}:{listen.port}", problem=str(mistake), cure=cure
+        ) from None
 
 
 def _new_webhook_secret() -> str:

@@ -6,8 +6,13 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from orchestrator.core import invariants
-from orchestrator.core.actions import CheckRuns, CreateRun, FetchResult, RecordOutcome
-from orchestrator.core.actions import TellOfWebhooks
+from orchestrator.core.actions import (
+    CheckRuns,
+    CreateRun,
+    FetchResult,
+    RecordOutcome,
+    TellOfWebhooks,
+)
 from orchestrator.core.events import (
     RequestAdmitted,
     ResultFetched,
@@ -21,7 +26,7 @@ from orchestrator.core.model import Family, Seen, Status
 from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
 
-from .play import MODEL, request
+from .play import request
 
 GAP_SECONDS = 300.0
 CALL_SECONDS = 0.05

@@ -80,7 +80,9 @@ def open_to_write(folder: Path) -> sqlite3.Connection:
 
 
 def open_to_read(folder: Path) -> sqlite3.Connection:
-    """The same without a lock, of any older schema too; it changes nothing, and sees the journal as of one moment.
+    """The same without a lock; it changes nothing, and sees the journal as of one moment.
+
+    Journals of older schemas are read as they are.
 
     Raises:
         JournalUnusable: There is no journal, or it can't be read.
