@@ -32,10 +32,8 @@ from urllib.parse import urlsplit
 import anyio
 
 from orchestrator import Orchestrator
-from orchestrator.adapters.log import quiet_log
-from orchestrator.adapters.webhook import Receiver, serve_webhooks, webhook_app
+from orchestrator.adapters.webhook import Verdict, serve_webhooks
 from orchestrator.apis.client import make_local_client
-from orchestrator.apis.webhook_signature import verifier
 
 KEY = b"0123456789abcdef01234567"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -163,12 +161,6 @@ def cpu_seconds() -> float:
 
 async def measure(base_url: str, wanted: argparse.Namespace) -> dict[str, Any]:
     """The engine and the receiver in this process, the load in another."""
-    noted: list[str] = []
-    receiver = Receiver(
-        verify=verifier([OTHER_SECRET] * (wanted.secrets - 1) + [SECRET]),
-        on_event=lambda event: noted.append(event.run_id),
-        log=quiet_log(),
-    )
 
     async def keep_busy() -> None:
         async for _ in orchestrator.run_many(endless()):
@@ -176,8 +168,14 @@ async def measure(base_url: str, wanted: argparse.Namespace) -> dict[str, Any]:
 
     async with (
         make_local_client(base_url) as client,
-        Orchestrator(client, rpm=RPM, model="gpt-5-mini", max_in_flight=IN_FLIGHT) as orchestrator,
-        serve_webhooks(webhook_app(receiver), "127.0.0.1", 0) as url,
+        Orchestrator(
+            client,
+            rpm=RPM,
+            model="gpt-5-mini",
+            max_in_flight=IN_FLIGHT,
+            webhook_secrets=[OTHER_SECRET] * (wanted.secrets - 1) + [SECRET],
+        ) as orchestrator,
+        serve_webhooks(orchestrator.webhook_app, "127.0.0.1", 0) as url,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(keep_busy)
@@ -193,7 +191,8 @@ async def measure(base_url: str, wanted: argparse.Namespace) -> dict[str, Any]:
         cpu_part = (cpu_seconds() - cpu) / load["seconds"]
         calls_per_second = (orchestrator.calls.total() - calls) / wall_seconds
         tasks.cancel_scope.cancel()
-    assert receiver.counts.total() == len(noted) == load["accepted"]
+        taken = orchestrator.webhooks.counts
+        assert taken.total() == taken[Verdict.ACCEPTED] == load["accepted"]
     return {
         "rate": wanted.rate,
         "secrets": wanted.secrets,

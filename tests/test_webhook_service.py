@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
+from anyio.lowlevel import checkpoint
 from support.emulator_client import emulator_client
 from support.sqs import pretend_sqs, run_until
 from support.webhooks import OTHER_SECRET, SECRET, Log, body_of, headers_of, now
@@ -15,8 +16,10 @@ from support.webhooks import OTHER_SECRET, SECRET, Log, body_of, headers_of, now
 from orchestrator.adapters.webhook.queue import WebhookQueue
 from orchestrator.adapters.webhook.receiver import Receiver
 from orchestrator.apis.webhook_signature import verifier
+from orchestrator.emulator.durations import Fixed
 from orchestrator.emulator.emulator import Emulator
 from orchestrator.emulator.settings import Settings
+from orchestrator.errors import WebhooksOff
 from orchestrator.service import Orchestrator
 
 pytestmark = pytest.mark.slow  # FastAPI, boto3 and moto take seconds to import
@@ -128,7 +131,8 @@ class Service:
 
     def __init__(self, **settings):
         self.emulator = Emulator(Settings(**settings))
-        self.orchestrator = Orchestrator(emulator_client(self.emulator))
+        client = emulator_client(self.emulator)
+        self.orchestrator = Orchestrator(client, webhook_secrets=[SECRET])
         self.module = loaded("service")
         self.app = self.module.create_app(self.orchestrator)
         transport = httpx2.ASGITransport(app=self.app)
@@ -188,6 +192,45 @@ class TestService:
             begun = await service.client.post("/runs", json={"prompt": "Name a lake."})
             assert begun.status_code == 202
             assert (await service.client.get(f"/runs/{names[0]}")).status_code == 404
+
+    async def test_webhooks(self):
+        """An event about a run brings its end long before a check would."""
+        service = Service(run_seconds=Fixed(100.0), queue_seconds=Fixed(0.0))
+        async with service.open():
+            begun = await service.client.post("/runs", json={"prompt": "Name a river."})
+            name = begun.json()["id"]
+            await anyio.sleep(100.01)
+            run_id = next(iter(service.emulator._state.runs)).id
+            body = body_of(run_id)
+            for said in ("accepted\n", "repeated\n"):
+                posted = await service.client.post(
+                    "/webhooks", content=body, headers=headers_of(body)
+                )
+                assert (posted.status_code, posted.text) == (200, said)
+            await anyio.sleep(0.5)
+            told = (await service.client.get(f"/runs/{name}")).json()
+            assert (told["state"], told["run_id"]) == ("completed", run_id)
+            forged = headers_of(body, key=b"wrong")
+            posted = await service.client.post("/webhooks", content=body, headers=forged)
+            assert posted.status_code == 403
+            assert (await service.client.get("/webhooks")).status_code == 405
+
+    def test_no_secret(self, monkeypatch):
+        """Without one it does not begin, and says why."""
+        monkeypatch.delenv("OPENAI_WEBHOOK_SECRET", raising=False)
+        with pytest.raises(WebhooksOff):
+            loaded("service").create_app()
+
+    @pytest.mark.real_time
+    async def test_webhooks_from_a_queue(self, sqs, monkeypatch):
+        """With the address of a queue, events are taken from there as well."""
+        monkeypatch.setenv("QUEUE_URL", sqs.url)
+        loaded("lambda_handler").handler(rest_event(body_of(), headers_of(body_of())), None)
+        service = Service()
+        async with service.open():
+            with anyio.fail_after(30):
+                while not service.orchestrator.webhooks.counts["accepted"]:
+                    await checkpoint()
 
     async def test_the_end_of_the_service_ends_its_runs(self):
         """What nobody can ask for any more is cancelled on the server."""

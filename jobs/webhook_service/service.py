@@ -5,11 +5,14 @@
     uvicorn --factory service:create_app
 
 `POST /runs` begins a run, `GET /runs/{id}` tells how it stands, and `POST /webhooks` takes events.
-All runs share one engine, so they keep within its limits together. What is known here is lost with
-the process; put it into your database instead. Who may call `/runs` is yours to decide.
+With QUEUE_URL in the environment they are taken from that SQS queue as well (lambda_handler.py).
+All runs share one engine, so they keep within its limits together: serve it by one process. What is
+known here is lost with that; put it into your database instead. Who may call `/runs` is yours to
+decide.
 """
 
 import json
+import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,8 +23,10 @@ import anyio
 from anyio.abc import TaskGroup
 from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel, Field
+from starlette.routing import Route
 
 from orchestrator import Orchestrator, OrchestratorError, Result
+from orchestrator.adapters.webhook import WebhookQueue
 
 # Runs that are remembered, ended ones included; the oldest that have ended make room.
 RUNS_MAX = 10_000
@@ -48,8 +53,9 @@ class Record:
 class Runs:
     """The runs of this service and how they stand."""
 
-    def __init__(self, orchestrator: Orchestrator) -> None:
+    def __init__(self, orchestrator: Orchestrator, queue: WebhookQueue | None) -> None:
         self._orchestrator = orchestrator
+        self._queue = queue
         self._records: dict[str, Record] = {}
         self._tasks: TaskGroup
 
@@ -57,6 +63,8 @@ class Runs:
     async def open(self) -> AsyncIterator[None]:
         """Take runs until the block is left."""
         async with self._orchestrator, anyio.create_task_group() as self._tasks:
+            if self._queue is not None:
+                self._tasks.start_soon(self._queue.run)
             yield
             # Nobody could ask for what is still at work: it is cancelled, on the server too.
             self._tasks.cancel_scope.cancel()
@@ -98,9 +106,11 @@ def _told_of(result: Result) -> dict[str, Any]:
 
 
 def create_app(orchestrator: Orchestrator | None = None) -> FastAPI:
-    """The service; without an orchestrator of yours, one from the environment."""
-    engine = orchestrator or Orchestrator()
-    runs = Runs(engine)
+    """The service; without an orchestrator of yours (with `webhook_secrets`), one of its own."""
+    secrets = os.environ.get("OPENAI_WEBHOOK_SECRET", "").split()
+    engine = orchestrator or Orchestrator(webhook_secrets=secrets)
+    url = os.environ.get("QUEUE_URL")
+    runs = Runs(engine, WebhookQueue(engine.webhooks, url) if url else None)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -108,6 +118,8 @@ def create_app(orchestrator: Orchestrator | None = None) -> FastAPI:
             yield
 
     app = FastAPI(lifespan=lifespan)
+    # A Mount would redirect what has no slash at its end, which senders count as a failure.
+    app.router.routes.append(Route("/webhooks", endpoint=engine.webhook_app))
 
     @app.post("/runs", status_code=202)
     async def begin(new: NewRun, response: Response) -> dict[str, str]:

@@ -67,7 +67,8 @@ class WebhookQueue:
             made from the environment when `run` begins.
         polls_at_once: Long polls that wait for messages at the same time, each with a thread and
             at most ten messages.
-        log: Where errors of AWS are told: the first in a row, the tenth, the hundredth, ...
+        log: Where errors of AWS are told: the first in a row, the tenth, the hundredth, ... The
+            receiver's unless given.
 
     `counts` has, besides the receiver's own: `received`, `deleted`, `foreign` (messages that are no
     webhook messages, each time that they come), `errors`.
@@ -80,13 +81,13 @@ class WebhookQueue:
         *,
         client: Sqs | None = None,
         polls_at_once: int = 1,
-        log: FilteringBoundLogger,
+        log: FilteringBoundLogger | None = None,
     ) -> None:
         self._receiver = receiver
         self._url = url
         self._client = client
         self._polls_at_once = polls_at_once
-        self._log = log
+        self._log = log or receiver.log
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
