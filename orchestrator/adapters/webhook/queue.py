@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Thread
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio
 import msgspec
@@ -38,6 +38,9 @@ WAIT_SECONDS = 20  # of long polling; the most that SQS allows
 # After an error of AWS: a second, doubled up to a minute.
 PAUSE_SECONDS_MIN = 1.0
 PAUSE_SECONDS_MAX = 60.0
+
+
+T = TypeVar("T")
 
 
 class Sqs(Protocol):
@@ -97,7 +100,9 @@ class WebhookQueue:
             ExtraMissing: boto3 is not installed.
             QueueUnusable: The client can't be made, for example for want of a region.
         """
-        client = self._client or make_sqs_client(self._url)
+        client = self._client
+        if client is None:
+            client = await _in_thread(partial(make_sqs_client, self._url))
         async with anyio.create_task_group() as polls:
             for _ in range(self._polls_at_once):
                 polls.start_soon(self._poll, client)
@@ -184,30 +189,25 @@ def make_sqs_client(url: str) -> Sqs:
         raise QueueUnusable(url=url, problem=str(error)) from None
 
 
-async def _in_thread(call: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+async def _in_thread(call: Callable[[], T]) -> T:
     """Call in a daemon thread: a long poll must hold up neither tools and files nor the exit.
 
     Cancelled, the thread is left to itself, and what it may receive comes again by itself.
     """
     loop = asyncio.get_running_loop()
-    answered: asyncio.Future[Mapping[str, Any]] = loop.create_future()
+    answered: asyncio.Future[T] = loop.create_future()
 
-    def tell(answer: Mapping[str, Any] | None, error: Exception | None) -> None:
-        if answered.done():  # cancelled
-            return
-        if error is not None:
-            answered.set_exception(error)
-        else:
-            answered.set_result(answer or {})
+    def tell(settle: Callable[[], None]) -> None:
+        if not answered.done():  # else it was cancelled
+            settle()
 
     def work() -> None:
-        answer, error = None, None
         try:
-            answer = call()
-        except Exception as problem:  # noqa: BLE001 - raised again where it is awaited
-            error = problem
+            settle = partial(answered.set_result, call())
+        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+            settle = partial(answered.set_exception, error)
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(tell, answer, error)
+            loop.call_soon_threadsafe(tell, settle)
 
     Thread(target=work, name="webhook queue", daemon=True).start()
     return await answered

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -123,9 +124,10 @@ async def serve_webhooks(app: ASGIApp, host: str, port: int) -> AsyncIterator[st
         server.close()
         for connection in list(connections.connections):
             connection.transport.abort()
-        while connections.tasks:
-            await asyncio.wait(connections.tasks)
-        await server.wait_closed()
+        with anyio.CancelScope(shield=True):  # they end at once, and before whatever they told
+            while connections.tasks:
+                await asyncio.wait(connections.tasks)
+            await server.wait_closed()
 
 
 def _url_of(listening: socket.socket) -> str:
