@@ -142,6 +142,7 @@ async def test_an_event_that_waited():
     )
     taking = Taking(sqs)
     await taking.until(lambda: taking.queue.counts["deleted"] == 3)
+    assert [event.webhook_id for event in taking.events] == ["wh_1"]
     assert taking.receiver.counts == {"accepted": 1, "stale": 2}
 
 
@@ -209,20 +210,22 @@ async def test_a_message_whose_delete_failed_is_a_repeat():
 
 
 async def test_errors_are_waited_out(monkeypatch):
-    """They end nothing; pauses grow to a minute, and the log has the first, the tenth, ..."""
+    """They end nothing; pauses grow to a minute and begin anew; the log has the 1st, 10th, ..."""
     pauses = []
 
     async def paused(seconds):
         pauses.append(seconds)
         await checkpoint()
 
-    taking = Taking(FakeQueue(message_of(body_of()), fail=[OSError("no way")] * 12))
+    trouble = [*[OSError("no way")] * 12, None, None, OSError("again")]
+    taking = Taking(FakeQueue(message_of(body_of()), fail=trouble))
     monkeypatch.setattr(anyio, "sleep", paused)
-    await taking.until(lambda: taking.queue.counts["deleted"] == 1)
+    await taking.until(lambda: len(pauses) == 13)
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
-    assert pauses[-1] == PAUSE_SECONDS_MAX
+    assert pauses[-2:] == [PAUSE_SECONDS_MAX, 1.0]
+    assert taking.queue.counts == {"errors": 13, "received": 1, "deleted": 1}
     told = [fields for _, event, fields in taking.log.lines if event == "webhook_queue.error"]
-    assert [fields["in_a_row"] for fields in told] == [1, 10]
+    assert [fields["in_a_row"] for fields in told] == [1, 10, 1]
     assert told[0] == {"queue": URL, "problem": "OSError: no way", "in_a_row": 1}
 
 

@@ -52,21 +52,22 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if not self._in_head or not self._head_bytes:
+        if not self._in_head:
             return
         if self._head_bytes > HEAD_BYTES_MAX:
             self.transport.abort()
         elif self._head_timer is None:
             self._await_head()
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if not self._in_head:  # a further call on this connection
+            self._in_head, self._head_bytes = True, 0
+
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._end_head_timer()
         super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._in_head, self._head_bytes = True, 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head_timer()
