@@ -11,6 +11,7 @@ import typer
 
 from orchestrator.adapters.progress import Progress, progress_for
 from orchestrator.apis.client import required_key, required_webhook_secrets
+from orchestrator.apis.webhook_signature import verifier
 from orchestrator.cli import exit_codes
 from orchestrator.cli.interrupts import Interrupts
 from orchestrator.cli.telling import tell, tell_error
@@ -177,7 +178,8 @@ def run(
     overrides = Overrides(**{field.name: said[field.name] for field in fields(Overrides)})
     job = read_job(source, overrides)
     if job.listen is not None and not emulator:
-        way = replace(way, webhook_secrets=tuple(required_webhook_secrets()))
+        way = replace(way, webhook_secrets=required_webhook_secrets())
+        verifier(way.webhook_secrets)  # what can't be one is told before anything is made
     beginning = Beginning(
         out=out, fresh=fresh, retry_failed=retry_failed, accept_changes=accept_changes
     )

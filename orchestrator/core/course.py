@@ -186,7 +186,8 @@ class Course:
     def note_delay(self, run: Run, seen: Seen, now: float) -> None:
         """How late we noticed: by the server's clock, but never more than the gap before.
 
-        Without the server's word, half the gap: the end is equally likely anywhere in it.
+        Without the server's word, from its webhook on; without that, half the gap: the end is
+        equally likely anywhere in it.
         """
         if run.state is not State.CHECKING:
             self._roster.hearing.forget_told(run)
@@ -194,10 +195,13 @@ class Course:
         waits = FACTS[run.request.family].waits_for_outputs
         asks = waits and seen.status is Status.REQUIRES_ACTION
         about = About.ACTION if asks else About.END
-        self._roster.hearing.notice(run, about, seen.finished_seconds_ago, now)
-        gap = now - run.pending_at
         ago = seen.finished_seconds_ago
-        delay = gap / 2 if ago is None else min(max(ago, 0.0), gap)
+        told_at = self._roster.hearing.notice(run, about, ago, now)
+        gap = now - run.pending_at
+        if ago is None and told_at is not None:
+            delay = now - told_at
+        else:
+            delay = gap / 2 if ago is None else min(max(ago, 0.0), gap)
         self._roster.totals.detection_delays_seconds.append(delay)
 
     # Tools.

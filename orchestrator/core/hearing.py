@@ -29,8 +29,19 @@ ID_CHARACTERS_MAX = 256  # no run has a longer one
 TOLD_SECONDS = 0.5
 TOLD_FACTOR = 1.5
 
+# Servers tell the time of an end in whole seconds, and clocks differ by some more.
+CLOCKS_DIFFER_SECONDS = 2.0
+
 # Changes that are kept for the summary.
 CHANGES_MAX = 100
+
+
+@dataclass(slots=True)
+class _Told:
+    """An event has told of a run, and so many looks since have not shown it."""
+
+    at: float
+    looks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,7 @@ class Hearing:
             family: Ears(self._gap_seconds) for family in Family if FACTS[family].sends_webhooks
         }
         self._number_of: dict[str, int] = {}  # runs in flight, in the order of their creation
-        self._told: dict[int, int] = {}  # by run, how often it was looked at since
+        self._told: dict[int, _Told] = {}  # by run
         # Not dicts: to find their first key takes ever longer while the oldest are being dropped.
         self._early: OrderedDict[str, About] = OrderedDict()
         self._over: OrderedDict[str, None] = OrderedDict()
@@ -81,7 +92,7 @@ class Hearing:
             self._totals.webhooks_unknown -= 1
             self._totals.webhooks_early += 1
             self.hear(run.request.family, about, now)
-            self._told[run.number] = 0
+            self.tell(run, now, looks=0)
 
     def leave(self, run: Run) -> None:
         """Nothing more is wanted of the run that has this id."""
@@ -104,15 +115,20 @@ class Hearing:
         """Whether events about this run would find it."""
         return self._number_of.get(run.run_id) == run.number
 
+    @property
+    def size(self) -> int:
+        """How many runs events would find."""
+        return len(self._number_of)
+
     # Events.
 
     def number_of(self, run_id: str) -> int | None:
         """The run in flight that has this id."""
         return self._number_of.get(run_id)
 
-    def tell(self, run: Run, *, looks: int) -> None:
+    def tell(self, run: Run, now: float, *, looks: int) -> None:
         """An event is about this run, and so many looks at it are certain to come after it."""
-        self._told[run.number] = looks
+        self._told[run.number] = _Told(now, looks)
 
     def hear(self, family: Family, about: About, now: float) -> None:
         """An event was of use, or would have been."""
@@ -156,33 +172,48 @@ class Hearing:
         ears = self._ears.get(run.request.family)
         if not self.is_on or ears is None:
             return planned
-        looks = self._told.get(run.number)
-        if looks is not None:
-            self._told[run.number] = looks + 1
-            if not looks:
+        told = self._told.get(run.number)
+        if told is not None:
+            told.looks += 1
+            if told.looks == 1:
                 return 0.0  # the answer may be older than the event
         if ears.are_deaf or run.stop is not None:
             return planned
         ears.expect(now)
         # Never longer than was said: it is what a lost event may cost.
         far = self._gap_seconds * (1 - 2 * JITTER * chance())
-        if looks is not None:
-            grown = TOLD_SECONDS * TOLD_FACTOR ** min(looks - 1, 64)
+        if told is not None:
+            grown = TOLD_SECONDS * TOLD_FACTOR ** min(told.looks - 2, 64)
             far = max(min(grown, far), hint_seconds or 0.0)
         else:
             far = max(planned, far)
         return min(far, FACTS[run.request.family].keeps_result_seconds * KEPT_PART_MAX)
 
-    def notice(self, run: Run, about: About, ago: float | None, now: float) -> None:
+    def notice(self, run: Run, about: About, ago: float | None, now: float) -> float | None:
         """A check has found an end or a wish for tools; if no event told of it, it is judged.
 
         `ago` is how long ago that was by the server's word.
+
+        Returns:
+            When an event told of it, if one did.
         """
         ears = self._ears.get(run.request.family)
-        if self._told.pop(run.number, None) is not None or not self.is_on or ears is None:
-            return
+        told = self._told.pop(run.number, None)
+        if told is not None:
+            return told.at
+        if self.is_on and ears is not None:
+            self._await_event(run, ears, about, ago, now)
+        return None
+
+    def _await_event(
+        self, run: Run, ears: Ears, about: About, ago: float | None, now: float
+    ) -> None:
+        """No event has told of it; it may be on its way."""
         earliest, latest = run.pending_at, now
-        if ago is not None:
+        # A word that says otherwise than we saw ourselves is that of another clock, and says
+        # nothing.
+        most = latest - earliest + CLOCKS_DIFFER_SECONDS
+        if ago is not None and -CLOCKS_DIFFER_SECONDS <= ago <= most:
             earliest = latest = min(max(now - ago, earliest), now)
         if earliest < self._began_at:
             return

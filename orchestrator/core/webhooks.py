@@ -48,7 +48,7 @@ class Webhooks:
     def _look_soon(self, run: Run, said: str, now: float) -> None:
         self._roster.story.tell(now, run.number, "webhook", said)
         # What is answered to a call that is out may be older than the event.
-        self._hearing.tell(run, looks=0 if run.state in CALL_OUT else 1)
+        self._hearing.tell(run, now, looks=0 if run.state in CALL_OUT else 1)
         # Where a check failed its next time is the server's word, and soon.
         is_well = run.failures == run.waits == 0
         if run.state is State.RUNNING and run.due_at > now and is_well:

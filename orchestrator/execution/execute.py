@@ -76,7 +76,7 @@ class Manner:
         cancel_on_interrupt: Whether runs are cancelled on the server when it is interrupted, and
             sent again when it goes on. Otherwise they go on there.
         log_level: "debug" has a line in log.jsonl for every call.
-        tell: Told in a sentence that it goes on, and with what.
+        tell: Told in a sentence that it goes on, and with what, and where webhooks are taken.
         warn: Told in a sentence what a person should know while it runs.
         on_ready: Given the way to end the execution, just before the first call can go out.
     """
@@ -162,7 +162,10 @@ async def execute_with(
         stack.enter_context(closing(progress))
         execution = Execution(job, opened, orchestrator_with, progress, log, in_thread)
         summary = await execution.run(
-            manner.on_ready, manner.warn, cancel_on_interrupt=manner.cancel_on_interrupt
+            manner.on_ready,
+            manner.warn,
+            manner.tell,
+            cancel_on_interrupt=manner.cancel_on_interrupt,
         )
         try:
             _write_summary(opened.folder, summary)

@@ -116,6 +116,7 @@ class Execution:
         self,
         on_ready: Callable[[Stop], None],
         warn: Callable[[str], None],
+        tell: Callable[[str], None],
         *,
         cancel_on_interrupt: bool,
     ) -> dict[str, Any]:
@@ -124,6 +125,7 @@ class Execution:
         Args:
             on_ready: Given the way to end it, just before the first call can go out.
             warn: Told in a sentence what a person should know meanwhile.
+            tell: Told in a sentence where webhooks are taken.
             cancel_on_interrupt: Whether what is in flight is cancelled on the server then.
         """
         self._cancel_on_interrupt, self._warn = cancel_on_interrupt, warn
@@ -140,7 +142,11 @@ class Execution:
             with suppress(RuntimeError):  # the loop has ended: there is nothing to stop
                 loop.call_soon_threadsafe(self._interrupt, by)
 
-        async with self._takes_webhooks(), self._orchestrator, anyio.create_task_group() as tasks:
+        async with (
+            self._takes_webhooks(tell),
+            self._orchestrator,
+            anyio.create_task_group() as tasks,
+        ):
             on_ready(stop)
             tasks.start_soon(self._show_standing)
             await self._take_results(self._opened.left)
@@ -158,7 +164,7 @@ class Execution:
         return summary
 
     @asynccontextmanager
-    async def _takes_webhooks(self) -> AsyncIterator[None]:
+    async def _takes_webhooks(self, tell: Callable[[str], None]) -> AsyncIterator[None]:
         """Take them where the job says, if it does."""
         listen = self._job.listen
         if listen is None:
@@ -167,6 +173,7 @@ class Execution:
         app = self._orchestrator.webhook_app
         async with serve_webhooks(app, listen.host, listen.port) as url:
             self._log.info("webhooks.served", url=url)
+            tell(f"webhooks are taken at {url}")
             yield
 
     def _interrupt(self, by: str) -> None:

@@ -2,6 +2,7 @@
 
 import heapq
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -52,10 +53,9 @@ class Crowd:
     per_second: float = 50.0
     gap_seconds: float | None = GAP_SECONDS
     seed: int = 0
-    every: float = 0.0
     calls: int = 0  # status calls
-    late: list = field(default_factory=list)  # seconds from an end to our noticing
-    noticed_at: dict = field(default_factory=dict)
+    late_of: dict = field(default_factory=dict)  # seconds from an end to our noticing
+    checks_of: Counter = field(default_factory=Counter)
     ended_at: dict = field(default_factory=dict)
     changes: list = field(default_factory=list)
     now: float = 0.0
@@ -84,6 +84,10 @@ class Crowd:
         return self
 
     @property
+    def late(self):
+        return sorted(self.late_of.values())
+
+    @property
     def calls_per_run(self):
         return self.calls / self.runs
 
@@ -96,9 +100,7 @@ class Crowd:
 
     def _tell(self, event):
         if isinstance(event, RunSeen) and event.seen.status is not Status.PENDING:
-            at = self.ended_at[event.number]
-            self.noticed_at[event.number] = self.now
-            self.late.append(self.now - at)
+            self.late_of[event.number] = self.now - self.ended_at[event.number]
         for deed in self.scheduler.handle(event, self.now):
             if isinstance(deed, RecordOutcome):
                 self.results[deed.number] = deed.result
@@ -122,6 +124,7 @@ class Crowd:
             case CheckRuns(runs=runs):
                 self.calls += 1
                 for run in runs:
+                    self.checks_of[run.number] += 1
                     self._later(at, RunSeen(run.number, self._seen(run.number, self.now)))
             case FetchResult(number=number, finished=finished):
                 self._later(at, ResultFetched(number, replace(finished, continuation=None)))
