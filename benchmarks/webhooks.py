@@ -7,8 +7,9 @@ served by uvicorn on loopback. The load comes from another process over kept-ali
 times that were set before: an event that had to wait for its turn counts from the time at which it
 should have been sent. What the numbers mean: `accepted_per_second` should be the rate, `p99_ms` is
 under 20 ms, `cpu_part` is the part of one core that the process took, engine and receiver together,
-and `idle_cpu_part` what the engine took alone. `load_average` tells what else the machine did. The
-result is one JSON object on standard output.
+and `idle_cpu_part` what the engine took alone. `load_average` tells what else the machine did, and
+`machine_p99_ms` how late the sender itself was woken from its sleep, which is no receiver's doing.
+The result is one JSON object on standard output.
 """
 
 import argparse
@@ -111,17 +112,20 @@ async def send_events(url: str, rate: int, seconds: int, connections: int) -> di
     for _ in range(connections):
         _, connection = await loop.create_connection(lambda: Connection(free, delays), host, port)
         every.append(connection)
+    late: list[float] = []
     began = time.perf_counter()
     for number, call in enumerate(calls):
         due = began + number / rate
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
+            late.append(time.perf_counter() - due)
         (await free.get()).send(call, due)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(10):
             for _ in every:
                 await free.get()
     delays.sort()
+    late.sort()
     return {
         "sent": len(calls),
         "accepted": len(delays),
@@ -129,6 +133,7 @@ async def send_events(url: str, rate: int, seconds: int, connections: int) -> di
         "seconds": round(time.perf_counter() - began, 2),
         **{f"p{part}_ms": round(delays[len(delays) * part // 100] * 1000, 2) for part in (50, 99)},
         "max_ms": round(delays[-1] * 1000, 2),
+        "machine_p99_ms": round(late[len(late) * 99 // 100] * 1000, 2),
     }
 
 

@@ -209,17 +209,30 @@ async def test_a_message_whose_delete_failed_is_a_repeat():
     assert taking.receiver.counts == {"accepted": 1, "repeated": 1}
 
 
-async def test_errors_are_waited_out(monkeypatch):
-    """They end nothing; pauses grow to a minute and begin anew; the log has the 1st, 10th, ..."""
-    pauses = []
+@pytest.fixture
+def pauses(monkeypatch):
+    """How long was slept, without the wait."""
+    found = []
 
     async def paused(seconds):
-        pauses.append(seconds)
+        found.append(seconds)
         await checkpoint()
 
+    monkeypatch.setattr(anyio, "sleep", paused)
+    return found
+
+
+async def test_an_empty_queue_is_no_busy_loop(pauses):
+    """A server that knows no long polls is asked once a second."""
+    taking = Taking(FakeQueue())
+    await taking.until(lambda: len(pauses) == 3)
+    assert pauses == pytest.approx([1.0] * 3, abs=0.5)
+
+
+async def test_errors_are_waited_out(pauses):
+    """They end nothing; pauses grow to a minute and begin anew; the log has the 1st, 10th, ..."""
     trouble = [*[OSError("no way")] * 12, None, None, OSError("again")]
     taking = Taking(FakeQueue(message_of(body_of()), fail=trouble))
-    monkeypatch.setattr(anyio, "sleep", paused)
     await taking.until(lambda: len(pauses) == 13)
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
     assert pauses[-2:] == [PAUSE_SECONDS_MAX, 1.0]

@@ -35,6 +35,8 @@ from orchestrator.errors import ExtraMissing, QueueUnusable
 MESSAGES_MAX = 10  # in one answer; the most that SQS gives
 WAIT_SECONDS = 20  # of long polling; the most that SQS allows
 
+EMPTY_SECONDS_MIN = 1.0  # between two polls that bring nothing
+
 # After an error of AWS: a second, doubled up to a minute.
 PAUSE_SECONDS_MIN = 1.0
 PAUSE_SECONDS_MAX = 60.0
@@ -128,8 +130,12 @@ class WebhookQueue:
             WaitTimeSeconds=WAIT_SECONDS,
             MessageSystemAttributeNames=["SentTimestamp"],
         )
+        began = asyncio.get_running_loop().time()
         answer = await _in_thread(receive)
         messages = answer.get("Messages") or ()
+        if not messages:  # long polls take their time; one that does not must not be a busy loop
+            passed = asyncio.get_running_loop().time() - began
+            await anyio.sleep(max(0.0, EMPTY_SECONDS_MIN - passed))
         self.counts["received"] += len(messages)
         settled = [message["ReceiptHandle"] for message in messages if self._settles(message)]
         if settled:
