@@ -160,8 +160,11 @@ class TestInAJob:
             "::1:80",
             "[x]:80",
             "a b:1",
-        ]
-        + ["http://h:1", "u@h:1", "h:\N{SUPERSCRIPT TWO}", "\n:1"],
+            "http://h:1",
+            "u@h:1",
+            "h:\N{SUPERSCRIPT TWO}",
+            "\n:1",
+        ],
     )
     def test_no_address(self, said):
         """It is refused before anything is made, with an example."""
@@ -227,7 +230,7 @@ class TestOnTheCommandLine:
         assert "webhooks.served" in (tmp_path / "out/log.jsonl").read_text()
 
     @pytest.mark.slow
-    def test_an_outage_is_told(self, command, tmp_path, port):
+    def test_silence_is_told(self, command, tmp_path, port):
         """In the last lines, in the log and in the summary."""
         toml = '[defaults]\nmodel = "m"\n[emulator]\nqueue_seconds = 0\nrun_seconds = 1.0\n'
         toml += "webhook_outage_from_seconds = 0\n[limits]\nmax_in_flight = 2\n"
