@@ -16,7 +16,7 @@ from orchestrator.service import Orchestrator
 
 JOBS = Path(__file__).parents[1] / "jobs"
 HELLO, TICKETS = JOBS / "hello", JOBS / "support_tickets"
-SERVICE = JOBS / "webhook_service"  # no job but a program: tests/test_webhook_service.py
+SERVICE = JOBS / "webhook_service"  # no job but a program: tests/test_webhook_service_job.py
 FOLDERS = sorted(
     path
     for path in JOBS.iterdir()

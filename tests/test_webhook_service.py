@@ -1,241 +1,273 @@
-"""The web service and the Lambda function of jobs/webhook_service, executed."""
+"""Webhooks in a program of one's own, in a job, and on the command line."""
 
-import base64
-import importlib.util
-import sys
-from pathlib import Path
+import json
+import socket
 
 import anyio
-import httpx2
 import pytest
-from anyio.lowlevel import checkpoint
+from support.command import KEY, command_in, write_job
 from support.emulator_client import emulator_client
-from support.sqs import pretend_sqs, run_until
-from support.webhooks import OTHER_SECRET, SECRET, Log, body_of, headers_of, now
+from support.engine import MODEL
+from support.webhooks import OTHER_SECRET, SECRET, Log, body_of, call, headers_of
 
-from orchestrator.adapters.webhook.queue import WebhookQueue
-from orchestrator.adapters.webhook.receiver import Receiver
-from orchestrator.apis.webhook_signature import verifier
+from orchestrator import Orchestrator
+from orchestrator.core.model import Outcome
+from orchestrator.core.settings import WEBHOOK_GAP_SECONDS
 from orchestrator.emulator.durations import Fixed
 from orchestrator.emulator.emulator import Emulator
 from orchestrator.emulator.settings import Settings
-from orchestrator.errors import WebhooksOff
-from orchestrator.service import Orchestrator
+from orchestrator.errors import JobUnusable, SettingUnusable, WebhookSecretUnusable, WebhooksOff
+from orchestrator.jobfile import Address, Overrides, read_job
+from orchestrator.jobfile.address import address_of
 
-pytestmark = pytest.mark.slow  # FastAPI, boto3 and moto take seconds to import
-
-JOB = Path(__file__).parents[1] / "jobs" / "webhook_service"
-
-sqs = pytest.fixture(pretend_sqs)
+SECRET_NAME = "OPENAI_WEBHOOK_SECRET"
 
 
-def loaded(name):
-    """A file of the job, as a module."""
-    spec = importlib.util.spec_from_file_location(f"webhook_service_{name}", JOB / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # FastAPI looks annotations up there
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    monkeypatch.delenv(SECRET_NAME, raising=False)
+    return command_in(tmp_path, monkeypatch, capsys)
 
 
-def function_url_event(body, headers):
-    """What a function URL or an HTTP API hands to the function."""
-    http = {"requestContext": {"http": {"method": "POST"}}, "isBase64Encoded": False}
-    return {"version": "2.0", **http, "headers": headers, "body": body.decode()}
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
-def rest_event(body, headers):
-    """What a REST API hands to it."""
-    title = {name.title(): value for name, value in headers.items()}
-    return {"httpMethod": "POST", "headers": title, "body": body.decode()}
+def orchestrator_on(emulator, **options):
+    client = emulator_client(emulator, latency_seconds=0.01)
+    return Orchestrator(client, model=MODEL, seed=1, **options)
 
 
-def balancer_event(body, headers):
-    """What a load balancer hands to it."""
-    several = {name: ["first", value] for name, value in headers.items()}
-    encoded = {"isBase64Encoded": True, "body": base64.b64encode(body).decode()}
-    return {"httpMethod": "POST", "multiValueHeaders": several, **encoded}
+async def post(app, run_id, webhook_id):
+    body = body_of(run_id)
+    return await call(app, body, headers_of(body, webhook_id).items())
+
+
+class TestInAProgram:
+    async def test_an_event_ends_the_wait(self):
+        """The application that is mounted wakes the run: no check goes out before."""
+        emulator = Emulator(Settings(queue_seconds=Fixed(0.0), run_seconds=Fixed(4.0)))
+        orchestrator = orchestrator_on(emulator, webhook_secrets=[OTHER_SECRET, SECRET])
+        app = orchestrator.webhook_app  # mounted before the block is entered
+        assert app is orchestrator.webhook_app
+        before = await post(app, "resp_0", "wh_0")
+        results = []
+        async with orchestrator, anyio.create_task_group() as tasks:
+
+            async def run():
+                results.append(await orchestrator.run({"prompt": "Name a river."}))
+
+            tasks.start_soon(run)
+            await anyio.sleep(5.0)
+            [run_id] = orchestrator._driver.scheduler.roster.hearing._number_of
+            assert not results
+            answered = [await post(app, run_id, "wh_1") for _ in range(2)]
+            await anyio.sleep(0.1)
+            assert [result.outcome for result in results] == [Outcome.COMPLETED]
+        after = await post(app, run_id, "wh_2")
+
+        assert [status for status, *_ in (before, *answered, after)] == [200] * 4
+        assert results[0].checks == 1
+        assert orchestrator.webhooks.counts == {"accepted": 3, "repeated": 1}
+
+    async def test_without_secrets_there_is_nothing_to_mount(self):
+        """Whoever asks for it is told what is missing."""
+        orchestrator = orchestrator_on(Emulator(Settings()))
+
+        with pytest.raises(WebhooksOff, match="webhook_secrets="):
+            _ = orchestrator.webhook_app
+        with pytest.raises(WebhooksOff):
+            _ = orchestrator.webhooks
+
+    def test_a_secret_that_is_none(self):
+        """It is told when the orchestrator is made, and not shown."""
+        with pytest.raises(WebhookSecretUnusable) as caught:
+            Orchestrator(webhook_secrets=[SECRET, "whsec_%canary%"])
+
+        assert "2 of 2" in str(caught.value)
+        assert "canary" not in str(caught.value)
+
+    async def test_silence_is_a_warning_in_the_log(self):
+        """With why, and once."""
+        log = Log()
+        emulator = Emulator(Settings(queue_seconds=Fixed(0.0), run_seconds=Fixed(0.5)))
+        orchestrator = orchestrator_on(emulator, webhook_secrets=[SECRET], log=log)
+        async with orchestrator:
+            requests = [{"prompt": str(n)} for n in range(6)]
+            async for _ in orchestrator.run_many(requests):
+                pass
+            await anyio.sleep(10.0)
+
+        told = [line for line in log.lines if line[1].startswith("webhooks.")]
+        assert [(level, event) for level, event, _ in told] == [("warning", "webhooks.silent")]
+        assert told[0][2]["family"] == "responses"
+
+
+class TestInAJob:
+    def job(self, folder, toml="", **said):
+        write_job(folder / "job", ["hello"], toml)
+        return read_job(folder / "job", Overrides(**said))
+
+    def test_said_by_the_job(self, tmp_path):
+        """Where to listen, and how far apart checks are."""
+        job = self.job(tmp_path, '[webhooks]\nlisten = "127.0.0.1:8700"\ngap_seconds = 120')
+
+        assert job.listen == Address("127.0.0.1", 8700)
+        assert job.settings.webhook_gap_seconds == 120
+
+    def test_said_on_the_command_line(self, tmp_path):
+        """It wins, as everywhere."""
+        job = self.job(tmp_path, '[webhooks]\nlisten = "127.0.0.1:8700"', webhooks="[::1]:0")
+
+        assert job.listen == Address("::1", 0)
+
+    def test_not_said(self, tmp_path):
+        """Then there are none."""
+        job = self.job(tmp_path)
+
+        assert job.listen is None
+        assert job.settings.webhook_gap_seconds == WEBHOOK_GAP_SECONDS
+
+    @pytest.mark.parametrize(
+        "toml",
+        [
+            'listen = "8700"',
+            'listen = ""',
+            "listen = 8700",
+            "gap_seconds = 0",
+            "gap_seconds = nan",
+            'secret = "whsec_x"',
+        ],
+    )
+    def test_mistakes_name_the_file(self, tmp_path, toml):
+        """Each with table and key."""
+        with pytest.raises(JobUnusable, match=r"job\.toml: \[webhooks\]"):
+            self.job(tmp_path, f"[webhooks]\n{toml}")
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "x",
+            ":1",
+            "h:",
+            "h:-1",
+            "h:65536",
+            "h:1e3",
+            "h:" + "9" * 5000,
+            "::1:80",
+            "[x]:80",
+            "a b:1",
+            "http://h:1",
+            "u@h:1",
+            "h:\N{SUPERSCRIPT TWO}",
+            "\n:1",
+        ],
+    )
+    def test_no_address(self, said):
+        """It is refused before anything is made, with an example."""
+        with pytest.raises(SettingUnusable, match=r"127\.0\.0\.1:8700"):
+            address_of("webhooks", said)
+
+    @pytest.mark.parametrize(
+        ("said", "url"),
+        [
+            ("127.0.0.1:8700", "http://127.0.0.1:8700/"),
+            ("0.0.0.0:80", "http://127.0.0.1:80/"),
+            ("[::]:80", "http://[::1]:80/"),
+            ("[::1]:80", "http://[::1]:80/"),
+            ("localhost:80", "http://localhost:80/"),
+        ],
+    )
+    def test_the_url_on_this_machine(self, said, url):
+        """Where an emulator of ours finds it."""
+        assert address_of("webhooks", said).here == url
 
 
 @pytest.mark.real_time
-class TestLambda:
-    @pytest.fixture
-    def function(self, sqs, monkeypatch):
-        """The function, its queue in the environment."""
-        monkeypatch.setenv("QUEUE_URL", sqs.url)
-        return loaded("lambda_handler").handler
+class TestOnTheCommandLine:
+    @pytest.mark.parametrize("secret", [None, "", " , "])
+    def test_without_a_secret_nothing_is_made(self, command, tmp_path, monkeypatch, secret):
+        """The message names the variable."""
+        if secret is not None:
+            monkeypatch.setenv(SECRET_NAME, secret)
+        write_job(tmp_path / "job", ["hello"])
+        ended = command("run", "job", "--webhooks", "127.0.0.1:0", "--base-url", "http://x.test")
 
-    async def test_events_arrive_through_the_queue(self, function, sqs):
-        """From whatever stands before the function to the engine, each verified on its raw body."""
-        events = []
-        for number, made in enumerate((function_url_event, rest_event, balancer_event)):
-            body = body_of(f"resp_{number} \u00e9")
-            answer = function(made(body, headers_of(body, f"wh_{number}")), None)
-            assert answer["statusCode"] == 200
-        receiver = Receiver(verify=verifier([SECRET]), on_event=events.append, log=Log())
-        queue = WebhookQueue(receiver, sqs.url, log=Log())
-        await run_until(queue, lambda: queue.counts["deleted"] == 3)
-        assert {event.webhook_id for event in events} == {"wh_0", "wh_1", "wh_2"}
-        assert sqs.left() == []
+        assert ended.code == 2
+        assert SECRET_NAME in ended.err
+        assert [path.name for path in tmp_path.iterdir()] == ["job"]
 
-    def test_cookies_and_the_like_are_not_passed_on(self, function, sqs):
-        """The queue gets what the signature needs and no more."""
-        headers = headers_of(body_of()) | {"cookie": "private", "authorization": "private"}
-        function(function_url_event(body_of(), headers), None)
-        (message,) = sqs.left()
-        assert "private" not in message
+    def test_a_secret_that_is_none(self, command, tmp_path, monkeypatch):
+        """It is told by its place, and not shown."""
+        monkeypatch.setenv(SECRET_NAME, f"{SECRET},whsec_%canary%")
+        write_job(tmp_path / "job", ["hello"])
+        ended = command("run", "job", "--webhooks", "127.0.0.1:0", "--base-url", "http://x.test")
 
-    @pytest.mark.parametrize(
-        ("status", "other"),
-        [
-            (405, {"requestContext": {"http": {"method": "GET"}}}),
-            (400, {"headers": {}}),
-            (400, {"headers": None}),
-            (400, {"body": "no base64", "isBase64Encoded": True}),
-            (400, {"body": "\ud800"}),
-            (413, {"body": "x" * (256 * 1024 + 1)}),
-        ],
-    )
-    def test_what_can_be_no_event_is_refused(self, function, sqs, status, other):
-        """It never reaches the queue."""
-        event = function_url_event(body_of(), headers_of(body_of())) | other
-        assert function(event, None)["statusCode"] == status
-        assert sqs.left() == []
+        assert ended.code == 2
+        assert "2 of 2" in ended.err
+        assert "canary" not in ended.err
+        assert [path.name for path in tmp_path.iterdir()] == ["job"]
 
-    def test_with_the_secret_forged_events_are_refused(self, function, sqs, monkeypatch):
-        """Before they cost a message; several secrets may be given."""
-        monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", f"{OTHER_SECRET} {SECRET}")
-        body = body_of()
-        forged = [
-            headers_of(body, key=b"wrong"),
-            headers_of(body, timestamp=now() - 1000),
-            headers_of(body) | {"webhook-timestamp": "soon"},
-            headers_of(body) | {"webhook-signature": "v1,\u00e9"},
-            headers_of(body) | {"webhook-id": "\ud800"},
-        ]
-        for headers in forged:
-            assert function(function_url_event(body, headers), None)["statusCode"] == 403
-        assert sqs.left() == []
-        assert function(function_url_event(body, headers_of(body)), None)["statusCode"] == 200
+    @pytest.mark.slow
+    def test_the_emulator_tells_of_every_end(self, command, tmp_path, port):
+        """No secret is needed: the two make one up. The summary and the log tell of it."""
+        toml = '[defaults]\nmodel = "m"\n[emulator]\nqueue_seconds = 0\nrun_seconds = 1.0\n'
+        toml += 'faults = "webhook_doubled=0.5, webhook_forged=0.5"\n'
+        write_job(tmp_path / "job", [f"hello {n}" for n in range(20)], toml)
+        at = f"127.0.0.1:{port}"
+        ended = command("run", "job", "--emulator", "--webhooks", at, "--out", "out")
 
-    def test_a_queue_that_does_not_answer_is_an_error(self, function, sqs, monkeypatch):
-        """So that the sender tries again: no event is lost."""
-        monkeypatch.setenv("QUEUE_URL", sqs.url + "-not")
-        event = function_url_event(body_of(), headers_of(body_of()))
-        with pytest.raises(Exception, match="does not exist"):
-            function(event, None)
+        assert ended.code == 0, ended.err
+        assert f"webhooks are taken at http://{at}/" in ended.out + ended.err
+        summary = json.loads((tmp_path / "out/summary.json").read_text())
+        assert summary["checks_per_run"] == 1.0
+        assert summary["webhooks"]["heard"] == summary["webhooks"]["received"]["accepted"] == 20
+        assert summary["webhooks"]["received"]["forged"] > 0
+        assert summary["webhooks"]["changes"] == []
+        assert "webhooks.served" in (tmp_path / "out/log.jsonl").read_text()
 
+    @pytest.mark.slow
+    def test_silence_is_told(self, command, tmp_path, port):
+        """In the last lines, in the log and in the summary."""
+        toml = '[defaults]\nmodel = "m"\n[emulator]\nqueue_seconds = 0\nrun_seconds = 1.0\n'
+        toml += "webhook_outage_from_seconds = 0\n[limits]\nmax_in_flight = 2\n"
+        write_job(tmp_path / "job", [f"hello {n}" for n in range(4)], toml)
+        at = f"127.0.0.1:{port}"
+        ended = command("run", "job", "--emulator", "--webhooks", at, "--out", "out")
 
-class Service:
-    """The service over an emulated server, without sockets, in virtual time."""
+        assert ended.code == 0, ended.err
+        assert "webhooks (responses): after" in ended.out + ended.err
+        [change] = json.loads((tmp_path / "out/summary.json").read_text())["webhooks"]["changes"]
+        assert not change["are_heard"]
+        assert "webhooks.silent" in (tmp_path / "out/log.jsonl").read_text()
 
-    def __init__(self, **settings):
-        self.emulator = Emulator(Settings(**settings))
-        client = emulator_client(self.emulator)
-        self.orchestrator = Orchestrator(client, webhook_secrets=[SECRET])
-        self.module = loaded("service")
-        self.app = self.module.create_app(self.orchestrator)
-        transport = httpx2.ASGITransport(app=self.app)
-        self.client = httpx2.AsyncClient(transport=transport, base_url="http://service.test")
+    @pytest.mark.slow
+    def test_a_place_that_is_taken(self, command, tmp_path):
+        """It is told before anything is sent, and the same command goes on with another."""
+        write_job(tmp_path / "job", ["hello"])
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            at = f"127.0.0.1:{other.getsockname()[1]}"
+            ended = command("run", "job", "--emulator", "--webhooks", at, "--out", "out")
+        assert ended.code == 2
+        assert "can't be received at" in ended.err
 
-    def open(self):
-        return self.app.router.lifespan_context(self.app)
+        ended = command("run", "job", "--emulator", "--webhooks", at, "--out", "out")
+        assert ended.code == 0, ended.err
 
-    async def ended(self, name):
-        """A run's last word."""
-        with anyio.fail_after(600):
-            # Callers of a service have nothing but its answers.
-            while (told := (await self.client.get(f"/runs/{name}")).json())["state"] == "running":  # noqa: ASYNC110 - see above
-                await anyio.sleep(1)
-        return told
+    @pytest.mark.slow
+    def test_secrets_reach_no_file(self, command, tmp_path, monkeypatch):
+        """Neither the log nor the journal nor what is said has one."""
+        monkeypatch.setenv(SECRET_NAME, SECRET)
+        write_job(tmp_path / "job", ["hello"])
+        address = ("--webhooks", "127.0.0.1:0", "--base-url", "http://127.0.0.1:1/v1")
+        ended = command("run", "job", *address, "--out", "out", "--log-level", "debug")
 
-
-class TestService:
-    async def test_runs(self):
-        """A run is begun at once, and told about when it has ended."""
-        service = Service()
-        async with service.open():
-            begun = await service.client.post("/runs", json={"prompt": "Name a river."})
-            assert begun.status_code == 202
-            name = begun.json()["id"]
-            assert begun.headers["location"] == f"/runs/{name}"
-            running = await service.client.get(f"/runs/{name}")
-            assert running.json() == {"id": name, "state": "running"}
-            told = await service.ended(name)
-            assert told["state"] == "completed"
-            assert told["answer"]["id"] == told["run_id"]
-            assert (await service.client.get("/runs/other")).status_code == 404
-
-    @pytest.mark.parametrize(
-        "given", [{}, {"prompt": ""}, {"prompt": 7}, [], {"prompt": "x" * 10**6}]
-    )
-    async def test_what_is_no_prompt_is_refused(self, given):
-        """Before anything is begun."""
-        service = Service()
-        async with service.open():
-            assert (await service.client.post("/runs", json=given)).status_code == 422
-        assert service.emulator.books.calls_served == 0
-
-    async def test_room_is_bounded(self, monkeypatch):
-        """The oldest that has ended makes room; without one, a caller is told to come again."""
-        service = Service()
-        monkeypatch.setattr(service.module, "RUNS_MAX", 2)
-        async with service.open():
-            names = []
-            for _ in range(2):
-                begun = await service.client.post("/runs", json={"prompt": "Name a river."})
-                names.append(begun.json()["id"])
-            full = await service.client.post("/runs", json={"prompt": "Name a river."})
-            assert full.status_code == 503
-            for name in names:
-                await service.ended(name)
-            begun = await service.client.post("/runs", json={"prompt": "Name a lake."})
-            assert begun.status_code == 202
-            assert (await service.client.get(f"/runs/{names[0]}")).status_code == 404
-
-    async def test_webhooks(self):
-        """An event about a run brings its end long before a check would."""
-        service = Service(run_seconds=Fixed(100.0), queue_seconds=Fixed(0.0))
-        async with service.open():
-            begun = await service.client.post("/runs", json={"prompt": "Name a river."})
-            name = begun.json()["id"]
-            await anyio.sleep(100.01)
-            run_id = next(iter(service.emulator._state.runs)).id
-            body = body_of(run_id)
-            for said in ("accepted\n", "repeated\n"):
-                posted = await service.client.post(
-                    "/webhooks", content=body, headers=headers_of(body)
-                )
-                assert (posted.status_code, posted.text) == (200, said)
-            await anyio.sleep(0.5)
-            told = (await service.client.get(f"/runs/{name}")).json()
-            assert (told["state"], told["run_id"]) == ("completed", run_id)
-            forged = headers_of(body, key=b"wrong")
-            posted = await service.client.post("/webhooks", content=body, headers=forged)
-            assert posted.status_code == 403
-            assert (await service.client.get("/webhooks")).status_code == 405
-
-    def test_no_secret(self, monkeypatch):
-        """Without one it does not begin, and says why."""
-        monkeypatch.delenv("OPENAI_WEBHOOK_SECRET", raising=False)
-        with pytest.raises(WebhooksOff):
-            loaded("service").create_app()
-
-    @pytest.mark.real_time
-    async def test_webhooks_from_a_queue(self, sqs, monkeypatch):
-        """With the address of a queue, events are taken from there as well."""
-        monkeypatch.setenv("QUEUE_URL", sqs.url)
-        loaded("lambda_handler").handler(rest_event(body_of(), headers_of(body_of())), None)
-        service = Service()
-        async with service.open():
-            with anyio.fail_after(30):
-                while not service.orchestrator.webhooks.counts["accepted"]:
-                    await checkpoint()
-
-    async def test_the_end_of_the_service_ends_its_runs(self):
-        """What nobody can ask for any more is cancelled on the server."""
-        service = Service()
-        async with service.open():
-            await service.client.post("/runs", json={"prompt": "Name a river."})
-            await anyio.sleep(0.5)
-        assert service.orchestrator.totals.outcomes == {"cancelled": 1}
+        written = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir())
+        for secret in (SECRET, SECRET.removeprefix("whsec_"), KEY):
+            assert secret.encode() not in written
+            assert secret not in ended.out + ended.err
