@@ -20,6 +20,8 @@ import orchestrator
 from orchestrator.adapters.journal import JOURNAL_NAME
 from orchestrator.adapters.request_file import RequestDefaults, RequestFile
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME, SUMMARY_NAME
+from orchestrator.adapters.webhook.app import STATUS
+from orchestrator.adapters.webhook.receiver import Verdict
 from orchestrator.apis.refusals import QUOTA_CODES
 from orchestrator.cli import exit_codes
 from orchestrator.cli.app import app
@@ -150,6 +152,17 @@ def test_every_outcome_is_explained():
     """The table of outcomes has all of them and no other."""
     assert [row[0] for row in table("outcome")] != []
     assert {row[0].strip("`") for row in table("outcome")} == {str(each) for each in Outcome}
+
+
+def test_every_verdict_on_a_webhook_is_explained():
+    """The table of answers to events has all of them, with the status that is sent."""
+    said = {
+        verdict: status
+        for status, text in table("answer")
+        for verdict in named(text) & set(Verdict)
+    }
+    assert set(said) == set(Verdict)
+    assert all(str(STATUS[Verdict(verdict)]) in status for verdict, status in said.items())
 
 
 def test_every_exit_code_is_explained():
@@ -499,7 +512,7 @@ def shell(commands, cwd, base_url=None):
 
 def test_every_shell_block_is_executed_below():
     """A block that is added to the page needs a test that runs it."""
-    assert len(blocks("sh")) == 8
+    assert len(blocks("sh")) == 9
     assert len(blocks("python")) == 1
 
 
@@ -550,6 +563,20 @@ def test_the_same_by_batch(folder):
     batches = json.loads(summary.read_text())["batches"]
     assert batches["lines_sent"] == batches["lines_answered"] == 12
     assert batches["by_end"] == {"completed": batches["created"]}
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+def test_the_same_with_webhooks(folder, unused_tcp_port):
+    """The emulator tells of each end, so that each run is checked once."""
+    command = block("sh", "--webhooks").replace("8700", str(unused_tcp_port))
+    assert "12 requests: 12 completed" in shell(command, folder)
+    (path,) = folder.glob(f"executions/*/{SUMMARY_NAME}")
+    summary = json.loads(path.read_text())
+    webhooks = summary["webhooks"]
+    assert webhooks["heard"] == webhooks["received"]["accepted"] > 0
+    assert webhooks["missed"] == 0
+    assert summary["checks_per_run"] == 1.0
 
 
 @pytest.mark.slow
