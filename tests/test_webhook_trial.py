@@ -61,7 +61,7 @@ async def tried(server, wait_seconds=0.03):
         if line.startswith("waits: at "):
             server.url = line.split()[2]
 
-    trial = Trial(Place("127.0.0.1", 0), "https://example.org/", "", "", wait_seconds)
+    trial = Trial(Place("127.0.0.1", 0), "https://example.org/", "", (), wait_seconds)
     finding = await try_webhooks(server, trial, tell)
     return finding, told
 

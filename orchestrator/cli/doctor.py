@@ -1,6 +1,5 @@
 """`orchestrator doctor`: whether the server can be used, and whether its webhooks arrive here."""
 
-import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
@@ -10,7 +9,7 @@ import typer
 
 from orchestrator.adapters.clock import LoopClock
 from orchestrator.apis.asking import count_models, is_missing_place
-from orchestrator.apis.client import address_of, make_client
+from orchestrator.apis.client import address_of, make_client, required_webhook_secrets
 from orchestrator.apis.webhook_endpoints import WebhookEndpoints, check_url
 from orchestrator.cli import exit_codes
 from orchestrator.cli.run import BaseUrl
@@ -20,10 +19,7 @@ from orchestrator.errors import (
     OrchestratorError,
     ServerRefused,
     SettingUnusable,
-    WebhookSecretUnusable,
 )
-
-SECRET_VARIABLE = "OPENAI_WEBHOOK_SECRET"  # noqa: S105 - the name of the variable
 
 WAIT_SECONDS_DEFAULT = 15.0
 WAIT_SECONDS_MAX = 600.0
@@ -44,7 +40,7 @@ OfEndpoint = Annotated[
     str | None,
     typer.Option(
         metavar="ID",
-        help=f"Try this endpoint instead of a new one, with the secret in {SECRET_VARIABLE}.",
+        help="Try this endpoint instead of a new one, with the secret in OPENAI_WEBHOOK_SECRET.",
     ),
 ]
 Wait = Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for what was sent.")]
@@ -121,15 +117,12 @@ def _trial(
     if not 0 < wait <= WAIT_SECONDS_MAX:
         problem = f"it is not above 0 and up to {WAIT_SECONDS_MAX:g} seconds"
         raise SettingUnusable(name="--wait", value=wait, problem=problem, cure="Say another time.")
-    secret = ""
+    secrets: list[str] = []
     if url is not None:
         check_url(url)
     else:
-        secret = os.environ.get(SECRET_VARIABLE, "").strip()
-        if not secret:
-            problem = f"{SECRET_VARIABLE} is missing"
-            raise WebhookSecretUnusable(position=1, count=1, problem=problem)
-    return Trial(_place(webhooks), url or "", endpoint or "", secret, wait)
+        secrets = required_webhook_secrets()
+    return Trial(_place(webhooks), url or "", endpoint or "", tuple(secrets), wait)
 
 
 def _place(text: str) -> Place:

@@ -36,7 +36,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is to be tried: a new endpoint for `url`, or one by its id with its secret.
+    """What is to be tried: a new endpoint for `url`, or one by its id with its secrets.
 
     `wait_seconds` are those from when the server says that it has sent a sample.
     """
@@ -44,7 +44,7 @@ class Trial:
     place: Place
     url: str
     endpoint_id: str
-    secret: str = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
     wait_seconds: float
 
 
@@ -120,7 +120,7 @@ async def _endpoint(
 ) -> AsyncIterator[str]:
     """The endpoint to try; one that is made for it is removed again, whatever happens."""
     if trial.endpoint_id:
-        sign.verify = verifier([trial.secret])
+        sign.verify = verifier(trial.secrets)
         yield trial.endpoint_id
         return
     made = await endpoints.create(trial.url, name=NAME, event_types=EVENTS_USED)
