@@ -14,16 +14,16 @@ from orchestrator.apis.webhook_endpoints import WebhookEndpoints, check_url
 from orchestrator.cli import exit_codes
 from orchestrator.cli.run import BaseUrl
 from orchestrator.cli.telling import tell
-from orchestrator.cli.webhook_trial import Place, Trial, try_webhooks
+from orchestrator.cli.webhook_trial import Trial, try_webhooks
 from orchestrator.errors import (
     OrchestratorError,
     ServerRefused,
     SettingUnusable,
 )
+from orchestrator.jobfile.address import address_of as listening_address
 
 WAIT_SECONDS_DEFAULT = 15.0
 WAIT_SECONDS_MAX = 600.0
-PORT_MAX = 65_535
 
 ListenAt = Annotated[
     str | None,
@@ -103,7 +103,8 @@ async def _ask_for_models(server: str, count_them: Callable[[], Awaitable[int]])
 def _trial(
     webhooks: str | None, url: str | None, endpoint: str | None, wait: float
 ) -> Trial | None:
-    if webhooks is None:
+    place = listening_address("--webhooks", webhooks)
+    if place is None:
         for name, value in (("--url", url), ("--endpoint", endpoint)):
             if value is not None:
                 problem = "it says where webhooks go, and nobody receives any"
@@ -122,14 +123,4 @@ def _trial(
         check_url(url)
     else:
         secrets = required_webhook_secrets()
-    return Trial(_place(webhooks), url or "", endpoint or "", tuple(secrets), wait)
-
-
-def _place(text: str) -> Place:
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not (port.isascii() and port.isdecimal() and int(port) <= PORT_MAX):
-        problem = "it is no HOST:PORT"
-        cure = "Write one such as 127.0.0.1:8089."
-        raise SettingUnusable(name="--webhooks", value=text, problem=problem, cure=cure)
-    return Place(host, int(port))
+    return Trial(place, url or "", endpoint or "", tuple(secrets), wait)

@@ -16,6 +16,7 @@ from orchestrator.errors import (
     ServerUnclear,
     ServerUnreachable,
 )
+from orchestrator.jobfile.address import Address
 from orchestrator.ports import SignatureFlaw, SignatureRefused, Verify
 
 SAMPLE = "response.completed"
@@ -27,21 +28,13 @@ GENUINE = (Verdict.ACCEPTED, Verdict.REPEATED, Verdict.UNKNOWN_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where events are received on this machine."""
-
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
 class Trial:
     """What is to be tried: a new endpoint for `url`, or one by its id with its secrets.
 
     `wait_seconds` are those from when the server says that it has sent a sample.
     """
 
-    place: Place
+    place: Address
     url: str
     endpoint_id: str
     secrets: tuple[str, ...] = field(repr=False)
