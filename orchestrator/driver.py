@@ -31,6 +31,7 @@ from orchestrator.core.actions import (
     RecordOutcome,
     StopTools,
     SubmitToolOutputs,
+    TellOfWebhooks,
 )
 from orchestrator.core.entries import BatchOver, Past, intent_of, is_kept
 from orchestrator.core.model import Family, Outcome, Request, Result
@@ -321,6 +322,9 @@ class Driver:
                 if deed.is_over:
                     self._journal.keep(BatchOver(number, deed.lost), self._clock.now())
                 self._forget(number)
+            case TellOfWebhooks(family=family, are_heard=heard, why=why):
+                tell = self._log.info if heard else self._log.warning
+                tell(f"webhooks.{'back' if heard else 'silent'}", family=family.value, why=why)
             case _:
                 assert_never(deed)
 

@@ -79,6 +79,77 @@ class ModelUnpriced(UserMistake):
     the tokens instead (--max-tokens), or name models that have a price. Nothing was sent."""
 
 
+class WebhookSecretUnusable(UserMistake):
+    """Webhook secret {position} of {count} can't be used: {problem}. Copy it again from where the
+    webhook was made; it begins with whsec_. Nothing was sent."""
+
+
+class WebhookSecretMissing(UserMistake):
+    """Webhooks are to be received, and there is no secret to know them by: OPENAI_WEBHOOK_SECRET is
+    missing or blank. Set it to the secret that was shown when the endpoint was made (several with
+    spaces between them while they are changed). Nothing was sent."""
+
+
+class WebhooksOff(UserMistake):
+    """This orchestrator takes no webhooks. Make it with webhook_secrets=[...], the secrets of your
+    endpoint."""
+
+
+class WebhookAddressUnusable(UserMistake):
+    """Webhooks can't be received at {host}:{port}: {problem}. Give another address; port 0 takes a
+    free one."""
+
+
+class WebhookUrlUnusable(UserMistake):
+    """Webhooks can't be sent to {url!r}: {problem}. Give an address that begins with https://; one
+    with http:// is good on this machine only. Nothing was sent."""
+
+
+class WebhookEndpointUnknown(UserMistake):
+    """There is no webhook endpoint {endpoint_id!r} on {server}. `orchestrator webhooks list` shows
+    those that there are."""
+
+
+class WebhookEndpointsMissing(OrchestratorError):
+    """{server} has no webhook endpoints that could be managed ({problem}). Make one where its
+    maker says, or do without: runs are checked all the same."""
+
+
+class SecretFileUnusable(UserMistake):
+    """The secret can't be written to {path}: {problem}. {cure}"""
+
+
+class NotConfirmed(UserMistake):
+    """Nobody is there to be asked whether {what}. Add --yes to do it unasked."""
+
+
+class ExtraMissing(UserMistake):
+    """{what} needs {package}, which is not installed: pip install 'run-orchestrator[{extra}]'."""
+
+
+class QueueUnusable(UserMistake):
+    """The queue {url} can't be used: {problem}. Look at its address, the region (AWS_REGION) and
+    the credentials in the environment."""
+
+
+class KeyRefused(OrchestratorError):
+    """{server} refuses the API key: {problem}. Look at OPENAI_API_KEY, what the key may do, and
+    the base url."""
+
+
+class ServerRefused(OrchestratorError):
+    """{server} refused to {what}: {problem}."""
+
+
+class ServerUnreachable(OrchestratorError):
+    """{server} gave no answer: {problem}. Look at --base-url, OPENAI_BASE_URL, the proxies in the
+    environment and the network."""
+
+
+class ServerUnclear(OrchestratorError):
+    """{server} gave an answer that can't be read: {problem}. Is the base url right?"""
+
+
 class InputChanged(OrchestratorError):
     """{path}, line {line}: the file was changed while it was being read. Don't write to a request
     file during an execution; start again with the new file."""

@@ -47,6 +47,42 @@ class LimitsTold:
     tokens_remaining: int | None = None
 
 
+class SignatureFlaw(StrEnum):
+    """Why the signature of a webhook event was refused."""
+
+    FORGED = "forged"  # no secret of ours made it
+    STALE = "stale"  # ours, but made too long before the event arrived, or too far in the future
+    MALFORMED = "malformed"  # a header is missing, or what is there can't be a signed event
+
+
+class SignatureRefused(Exception):  # noqa: N818 - named for what happened, like all our errors
+    """A webhook event is not to be believed. Never leaves the receiver."""
+
+    def __init__(self, flaw: SignatureFlaw) -> None:
+        super().__init__(flaw)
+        self.flaw = flaw
+
+
+class Verify(Protocol):
+    """Tells whether a webhook event comes from whom it should."""
+
+    def __call__(
+        self, body: bytes, headers: Mapping[str, str], arrived_at: float | None = None
+    ) -> None:
+        """Return when the event is genuine and fresh.
+
+        Args:
+            body: As it came, byte for byte.
+            headers: Names in any case.
+            arrived_at: When it arrived, in seconds since 1970, where it has waited since; None:
+                now. It must come from whom we trust, never from the sender.
+
+        Raises:
+            SignatureRefused: It is not.
+        """
+        ...
+
+
 class Clock(Protocol):
     """The time; virtual in tests."""
 
@@ -149,6 +185,10 @@ class Journal(Protocol):
 
     def ended(self, number: int, result: Result, at: float) -> None:
         """A request has ended; from now on it is no part of a replay."""
+        ...
+
+    def heard(self, webhook_id: str) -> None:
+        """A webhook was heard: when it comes again, to a later process too, it is a repeat."""
         ...
 
     def after(self, then: Callable[[], None]) -> None:

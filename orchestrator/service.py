@@ -1,7 +1,13 @@
 """The class that a program embeds: it wires everything and owns the only task group."""
 
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import fields
 from types import TracebackType
@@ -17,11 +23,10 @@ from orchestrator.adapters.request_file import RequestDefaults, request_from
 from orchestrator.adapters.tools import Tool, Toolbox
 from orchestrator.apis.client import make_client
 from orchestrator.apis.transport import CallRecord
-from orchestrator.core.budget import Budget
-from orchestrator.core.model import Outcome, Request, Result, RunError
+from orchestrator.core.events import WebhookArrived
+from orchestrator.core.model import Outcome, Request, Result
 from orchestrator.core.rules import Rules
 from orchestrator.core.settings import Settings
-from orchestrator.core.totals import Totals
 from orchestrator.driver import Driver
 from orchestrator.errors import (
     DriverBroken,
@@ -31,8 +36,8 @@ from orchestrator.errors import (
     cure_for,
 )
 from orchestrator.feed import Desk, Feed, Waiter
-from orchestrator.ports import CallKind
-from orchestrator.wiring import Keeping, wire
+from orchestrator.figures import Figures
+from orchestrator.wiring import Keeping, wire, wire_webhooks
 
 # After the block is left, remote runs that are to be cancelled get this long.
 CANCEL_SECONDS_MAX = 40.0
@@ -40,7 +45,7 @@ CANCEL_SECONDS_MAX = 40.0
 Given = Mapping[str, Any] | Request
 
 
-class Orchestrator:
+class Orchestrator(Figures):
     """Runs OpenAI-style requests, any number at a time, from one event loop.
 
     Use it as an asynchronous context manager, and keep one for a process rather than one for each
@@ -91,12 +96,17 @@ class Orchestrator:
         seed: For the jitter, to repeat an execution exactly.
         log: A structlog logger; the default writes warnings only.
         on_call: Called after every HTTP call; what it raises is logged and costs nothing.
+        webhook_secrets: Of the endpoint whose webhooks come to `webhook_app`; several while they
+            are changed. Runs are then looked at when an event says so, and otherwise far apart, as
+            long as events arrive.
+        webhook_gap_seconds: Between two checks of such a run, for events that are lost.
         keeping: How what is done outlives the process; unless given, nothing does. The first
             `run_many` yields the results of what earlier processes left in flight, too.
 
     Raises:
         SettingUnusable: A number is out of range.
         ToolUnusable: A function can't be a tool.
+        WebhookSecretUnusable: A secret can't be one.
     """
 
     def __init__(
@@ -132,11 +142,12 @@ class Orchestrator:
         seed: int | None = None,
         log: FilteringBoundLogger | None = None,
         on_call: Callable[[CallRecord], None] | None = None,
+        webhook_secrets: Sequence[str] = (),
+        webhook_gap_seconds: float = Settings.webhook_gap_seconds,
         keeping: Keeping | None = None,
     ) -> None:
         given = locals()  # each setting is an argument of the same name
         self.settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
-        self._driver: Driver | None = None
         self._given_client = client
         self._tools = Toolbox(tools, tool_timeout_seconds=tool_timeout_seconds)
         self._defaults = RequestDefaults(
@@ -147,6 +158,10 @@ class Orchestrator:
         self._keeping = keeping or Keeping()
         self._past = self._keeping.past
         self._stack: AsyncExitStack | None = None
+        if webhook_secrets:
+            self._receiver = wire_webhooks(
+                webhook_secrets, self._webhook_arrived, self._keeping, self._log
+            )
 
     async def __aenter__(self) -> Self:
         """Make the client and start the engine.
@@ -207,6 +222,7 @@ class Orchestrator:
             log=self._log,
             on_call=self._tell_of_call,
             on_stopped=self._desk.stop_reading,
+            hears=self._receiver is not None,
         )
         self._limiter, self._transport = wired.limiter, wired.transport
         return wired.driver
@@ -237,6 +253,11 @@ class Orchestrator:
             self._on_call(record)
         except Exception:  # noqa: BLE001 - it may raise anything
             self._log.exception("on_call.failed")
+
+    def _webhook_arrived(self, event: WebhookArrived) -> None:
+        """Outside of the block there is no run that could be looked at."""
+        if self._stack is not None and self._driver is not None:
+            self._driver.tell(event)
 
     # What a program asks.
 
@@ -327,37 +348,6 @@ class Orchestrator:
         self._stopped_by_us = True
         driver.stop_all(reason, cancel_remote=cancel_remote, patience_seconds=patience_seconds)
 
-    @property
-    def totals(self) -> Totals:
-        """What was counted since the block was entered."""
-        return self._wired().scheduler.totals
-
-    @property
-    def calls(self) -> Counter[tuple[CallKind, str]]:
-        """HTTP calls by kind and by status code, or the cause where there was no answer."""
-        self._wired()
-        return self._transport.counts
-
-    @property
-    def tasks_max(self) -> int:
-        """The highest number of tasks seen alive in this event loop."""
-        return self._wired().tasks_max
-
-    @property
-    def budget(self) -> Budget:
-        """What may be spent, and what was; nothing is counted there without a limit."""
-        return self._wired().scheduler.budget
-
-    @property
-    def stopped(self) -> RunError | None:
-        """Why nothing new is created any more, or None."""
-        return self._wired().scheduler.creates_stopped
-
-    def rpm_of(self, model: str) -> float | None:
-        """The requests per minute in force for a model: set, or told by the server."""
-        self._wired()
-        return self._limiter.rpm_of(model)
-
     def _open_driver(self) -> Driver:
         driver = self._wired()
         if self._broken is not None:
@@ -365,11 +355,6 @@ class Orchestrator:
         if self._stack is None:
             raise OrchestratorClosed
         return driver
-
-    def _wired(self) -> Driver:
-        if self._driver is None:
-            raise OrchestratorClosed
-        return self._driver
 
     def _as_request(self, given: Given, number: int) -> Request:
         request = request_from(given, self._defaults, number)

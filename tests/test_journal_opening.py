@@ -1,4 +1,4 @@
-"""Who may open a journal, what is no journal, what a reader sees, and what schema 1 looks like."""
+"""Who may open a journal, what is none, what a reader sees, and what each schema looks like."""
 
 import os
 import re
@@ -266,6 +266,8 @@ async def told(folder):
     second = around.journal(folder)
     now = anyio.current_time()
     second.keep(OutputsSent(5), now + 1.0)
+    second.heard("wh_1")
+    second.heard("wh_2")
     second.ended(6, failed(requests[6]), now + 2.0)
     second.written(1, 17, 0)
     second.close()

@@ -20,6 +20,8 @@ import orchestrator
 from orchestrator.adapters.journal import JOURNAL_NAME
 from orchestrator.adapters.request_file import RequestDefaults, RequestFile
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME, SUMMARY_NAME
+from orchestrator.adapters.webhook.app import STATUS
+from orchestrator.adapters.webhook.receiver import Verdict
 from orchestrator.apis.refusals import QUOTA_CODES
 from orchestrator.cli import exit_codes
 from orchestrator.cli.app import app
@@ -95,7 +97,10 @@ def named(text):
 
 def options_of(command):
     """Every option of a command but --help."""
-    found = typer.main.get_command(app).commands[command].params
+    named_so = typer.main.get_command(app)
+    for word in command.split():
+        named_so = named_so.commands[word]
+    found = named_so.params
     return {
         option
         for parameter in found
@@ -103,6 +108,8 @@ def options_of(command):
         if option.startswith("-") and option not in {"-h", "--help"}
     }
 
+
+WEBHOOK_COMMANDS = [f"webhooks {word}" for word in ("create", "list", "test", "rotate", "delete")]
 
 # What is listed is complete, both ways.
 
@@ -117,9 +124,21 @@ def test_every_option_is_in_the_table_of_its_command(command, heading):
     assert {option for row in rows for option in OPTION.findall(row)} == options_of(command)
 
 
+def test_every_option_about_webhooks_is_told():
+    """Each command of `webhooks` has a row; their options and the doctor's are explained."""
+    text = section("## Webhook endpoints, and the doctor")
+    rows = [row[0].strip("`").split() for row in table("command")]
+    assert [" ".join(words[1:3]) for words in rows] == WEBHOOK_COMMANDS
+    options = set().union(*map(options_of, ["doctor", *WEBHOOK_COMMANDS]))
+    told = set(OPTION.findall(text))
+    assert {option for option in options if option.startswith("--")} == {
+        option for option in told if option.startswith("--")
+    }
+
+
 def test_no_option_is_spoken_of_that_does_not_exist():
     """Every option anywhere on the page is one of ours, or of the quickstart's pip."""
-    commands = ("run", "emulator", "status", "story")
+    commands = ("run", "emulator", "status", "story", "doctor", *WEBHOOK_COMMANDS)
     known = set().union(*map(options_of, commands), {"--version", "--help"})
     quickstart = "".join(blocks("sh")[:2])
     rest = README.replace(blocks("sh")[0], "").replace(blocks("sh")[1], "")
@@ -133,6 +152,17 @@ def test_every_outcome_is_explained():
     """The table of outcomes has all of them and no other."""
     assert [row[0] for row in table("outcome")] != []
     assert {row[0].strip("`") for row in table("outcome")} == {str(each) for each in Outcome}
+
+
+def test_every_verdict_on_a_webhook_is_explained():
+    """The table of answers to events has all of them, with the status that is sent."""
+    said = {
+        verdict: status
+        for status, text in table("answer")
+        for verdict in named(text) & set(Verdict)
+    }
+    assert set(said) == set(Verdict)
+    assert all(str(STATUS[Verdict(verdict)]) in status for verdict, status in said.items())
 
 
 def test_every_exit_code_is_explained():
@@ -482,7 +512,7 @@ def shell(commands, cwd, base_url=None):
 
 def test_every_shell_block_is_executed_below():
     """A block that is added to the page needs a test that runs it."""
-    assert len(blocks("sh")) == 8
+    assert len(blocks("sh")) == 9
     assert len(blocks("python")) == 1
 
 
@@ -533,6 +563,20 @@ def test_the_same_by_batch(folder):
     batches = json.loads(summary.read_text())["batches"]
     assert batches["lines_sent"] == batches["lines_answered"] == 12
     assert batches["by_end"] == {"completed": batches["created"]}
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+def test_the_same_with_webhooks(folder, unused_tcp_port):
+    """The emulator tells of each end, so that each run is checked once."""
+    command = block("sh", "--webhooks").replace("8700", str(unused_tcp_port))
+    assert "12 requests: 12 completed" in shell(command, folder)
+    (path,) = folder.glob(f"executions/*/{SUMMARY_NAME}")
+    summary = json.loads(path.read_text())
+    webhooks = summary["webhooks"]
+    assert webhooks["heard"] == webhooks["received"]["accepted"] > 0
+    assert webhooks["missed"] == 0
+    assert summary["checks_per_run"] == 1.0
 
 
 @pytest.mark.slow

@@ -95,6 +95,11 @@ def quiet_log(secrets: Iterable[str] = ()) -> FilteringBoundLogger:
     return _logger(_Stderr(), [_Rendered(explained, _Mask(secrets), _text_line)], "warning")
 
 
+def silent_log() -> FilteringBoundLogger:
+    """A logger for whoever finds out by other ways; it writes nothing."""
+    return _logger(_Stderr(), [], "critical")
+
+
 def _logger(output: object, processors: list[Processor], level: str) -> FilteringBoundLogger:
     proxy = structlog.wrap_logger(
         output,

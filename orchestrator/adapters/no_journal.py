@@ -20,6 +20,9 @@ class NoJournal:
     def ended(self, number: int, result: Result, at: float) -> None:
         """Nothing is kept."""
 
+    def heard(self, webhook_id: str) -> None:
+        """Nothing is kept."""
+
     def after(self, then: Callable[[], None]) -> None:
         """There is nothing to wait for."""
         then()

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
-from orchestrator.errors import ClientUnusable, KeyMissing, KeyUnusable
+from orchestrator.errors import ClientUnusable, KeyMissing, KeyUnusable, WebhookSecretMissing
 
 # Named here, because the SDK takes a blank OPENAI_BASE_URL for an address.
 OPENAI_URL = "https://api.openai.com/v1"
@@ -28,6 +28,20 @@ def required_key() -> str:
     return key
 
 
+def required_webhook_secrets() -> list[str]:
+    """The secrets of the webhook endpoint in the environment, by the name that the SDK has for it.
+
+    There may be several, with spaces or commas between them, while they are being changed.
+
+    Raises:
+        WebhookSecretMissing: There is none.
+    """
+    secrets = os.environ.get("OPENAI_WEBHOOK_SECRET", "").replace(",", " ").split()
+    if not secrets:
+        raise WebhookSecretMissing
+    return secrets
+
+
 def make_client(base_url: str | None = None) -> AsyncOpenAI:
     """The official client; OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_ORG_ID are read now.
 
@@ -45,6 +59,12 @@ def make_client(base_url: str | None = None) -> AsyncOpenAI:
         return AsyncOpenAI(api_key=key, base_url=url, max_retries=0)
     except (OpenAIError, ValueError, ImportError) as error:
         raise ClientUnusable(problem=str(error)) from error
+
+
+def address_of(client: AsyncOpenAI) -> str:
+    """Where the calls go, without a name and a password that may be in it."""
+    url = client.base_url
+    return f"{url.scheme}://{url.netloc.decode()}{url.path}"
 
 
 def make_local_client(base_url: str) -> AsyncOpenAI:

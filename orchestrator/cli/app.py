@@ -2,11 +2,13 @@
 
 import typer
 
+from orchestrator.cli.doctor import doctor
 from orchestrator.cli.emulator import emulator
 from orchestrator.cli.run import run
 from orchestrator.cli.status import status
 from orchestrator.cli.story import story
 from orchestrator.cli.version import show_version
+from orchestrator.cli.webhooks import app as webhooks
 
 app = typer.Typer(
     name="orchestrator",
@@ -21,3 +23,5 @@ app.command()(run)
 app.command()(status)
 app.command()(story)
 app.command()(emulator)
+app.add_typer(webhooks)
+app.command()(doctor)

@@ -1,5 +1,6 @@
 """`orchestrator emulator`: a pretend OpenAI on this machine, to try things on without a key."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +20,16 @@ from orchestrator.emulator.settings import (
     RUN_SECONDS_DEFAULT,
     Settings,
 )
+from orchestrator.emulator.tables import read_text
 
 PORT_MAX = 65_535
 
 # What a person can get wrong; see also the other commands.
 EXIT_MISTAKE = 2
 
+
+# Where OpenAI's own client looks for the secret of webhooks.
+SECRET_VARIABLE = "OPENAI_WEBHOOK_SECRET"  # noqa: S105 - the name of the variable
 
 FaultsOption = Annotated[
     str | None,
@@ -71,6 +76,18 @@ EnqueuedTokensOption = Annotated[
         metavar="N", help="Prompt tokens that the unfinished batches of a model may have."
     ),
 ]
+WebhookUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where to send webhooks about everything, on this machine, such as "
+        "http://127.0.0.1:8089/. They are signed with the secret in --webhook-secret-file or "
+        f"{SECRET_VARIABLE}.",
+    ),
+]
+WebhookSecretOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="File with the secret that signs webhooks.")
+]
 
 
 def emulator(
@@ -95,6 +112,8 @@ def emulator(
     batch_expire_after: BatchExpireAfterOption = None,
     batch_expires: BatchExpiresOption = BATCH_EXPIRES_SECONDS_DEFAULT,
     enqueued_tokens: EnqueuedTokensOption = None,
+    webhook_url: WebhookUrlOption = None,
+    webhook_secret_file: WebhookSecretOption = None,
 ) -> None:
     """Serve a pretend OpenAI on this machine. Stop it with Ctrl-C."""
     try:
@@ -115,6 +134,8 @@ def emulator(
             batch_expire_after_lines=batch_expire_after,
             batch_expires_seconds=batch_expires,
             batch_enqueued_tokens=enqueued_tokens,
+            webhook_url=webhook_url,
+            webhook_secret=_webhook_secret(webhook_url, webhook_secret_file),
             epoch=unix_now(),
         )
         served = serve_forever(Emulator(settings), port, _announce)
@@ -122,6 +143,22 @@ def emulator(
         typer.echo(f"orchestrator emulator: {mistake}", err=True)
         raise typer.Exit(EXIT_MISTAKE) from None
     typer.echo(f"stopped; {served} calls served")
+
+
+def _webhook_secret(url: str | None, file: Path | None) -> str | None:
+    if file is not None:
+        return read_text(file).strip()
+    if url is None:
+        return None
+    # A receiver may be given several while they are being changed; the first is the newest.
+    secrets = os.environ.get(SECRET_VARIABLE, "").replace(",", " ").split()
+    if not secrets:
+        message = (
+            "webhooks are signed, and there is no secret: give one with --webhook-secret-file or "
+            f"in {SECRET_VARIABLE}, the same that the receiver has"
+        )
+        raise EmulatorMistake(message)
+    return secrets[0]
 
 
 def _check_port(port: int) -> None:

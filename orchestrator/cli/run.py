@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +10,8 @@ import anyio
 import typer
 
 from orchestrator.adapters.progress import Progress, progress_for
-from orchestrator.apis.client import required_key
+from orchestrator.apis.client import required_key, required_webhook_secrets
+from orchestrator.apis.webhook_signature import verifier
 from orchestrator.cli import exit_codes
 from orchestrator.cli.interrupts import Interrupts
 from orchestrator.cli.telling import tell, tell_error
@@ -21,6 +22,8 @@ from orchestrator.jobfile import Job, Overrides, read_job
 LEAVE, CANCEL = "leave", "cancel"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 FAILURES_TOLD = 5
+CHANGES_TOLD = 3
+NO_WEBHOOKS: dict[str, Any] = {"changes": []}
 
 # What ends an execution again, unless it is told otherwise.
 LIMITS = frozenset({"budget_spent", "execution_deadline"})
@@ -98,6 +101,10 @@ DeleteFiles = Annotated[
     bool | None,
     typer.Option("--delete-files", help="By batch: remove uploaded files of those that are over."),
 ]
+Webhooks = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Take webhooks here; OPENAI_WEBHOOK_SECRET is needed."),
+]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Start anew, even if an execution could be gone on with.")
 ]
@@ -143,6 +150,7 @@ def run(
     enqueued_tokens: EnqueuedTokens = None,
     direct_below: DirectBelow = None,
     delete_files: DeleteFiles = None,
+    webhooks: Webhooks = None,
     fresh: Fresh = False,
     retry_failed: RetryFailed = False,
     accept_changes: AcceptChanges = False,
@@ -154,7 +162,8 @@ def run(
 
     An execution that did not end, whatever ended the process, is gone on with by the same command.
 
-    OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_ORG_ID are read from the environment.
+    OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_ORG_ID are read from the environment, and with
+    --webhooks OPENAI_WEBHOOK_SECRET.
 
     Exit codes: 0 all completed, 1 some did not, 2 your mistake (nothing was sent), 3 stopped early,
     130 interrupted.
@@ -168,6 +177,9 @@ def run(
         raise SettingUnusable(name="fresh", value=fresh, problem=problem, cure="Leave one out.")
     overrides = Overrides(**{field.name: said[field.name] for field in fields(Overrides)})
     job = read_job(source, overrides)
+    if job.listen is not None and not emulator:
+        way = replace(way, webhook_secrets=required_webhook_secrets())
+        verifier(way.webhook_secrets)  # what can't be one is told before anything is made
     beginning = Beginning(
         out=out, fresh=fresh, retry_failed=retry_failed, accept_changes=accept_changes
     )
@@ -276,6 +288,10 @@ def _worth_knowing(summary: dict[str, Any]) -> Iterator[str]:
             f"{number}: {batches['lines_sent']:,} lines sent, "
             f"{batches['lines_answered']:,} answered{undone}"
         )
+    for change in (summary["webhooks"] or NO_WEBHOOKS)["changes"][:CHANGES_TOLD]:
+        heard = "arrive again" if change["are_heard"] else "do not arrive, so its runs were polled"
+        family = change["family"].replace("_", " ")
+        yield f"webhooks ({family}): after {change['seconds']:.0f} s they {heard}: {change['why']}"
     if failures := summary["tool_failures"]:
         yield f"{failures:,} tool calls failed; the model was told, log.jsonl has the reasons"
     if (budget := summary["budget"]) is not None:

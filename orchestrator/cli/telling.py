@@ -20,6 +20,11 @@ def tell_error(text: str) -> None:
     _write(sys.stderr, f"orchestrator: {text}")
 
 
+def printable(text: str) -> str:
+    """Text without the line breaks and terminal codes that names and servers' words may hold."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def flush_all() -> None:
     """Write out what waits in the standard streams, or drop it where nobody takes it."""
     for stream in (sys.stdout, sys.stderr):
@@ -30,11 +35,8 @@ def flush_all() -> None:
 def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:  # it was closed before the program began
         return
-    # Names and servers' words may hold line breaks and the codes that rule a terminal, and a
-    # terminal may know only ASCII.
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    encoding = stream.encoding or "utf-8"
-    writable = printable.encode(encoding, "backslashreplace").decode(encoding)
+    encoding = stream.encoding or "utf-8"  # a terminal may know only ASCII
+    writable = printable(text).encode(encoding, "backslashreplace").decode(encoding)
     with suppress(OSError, ValueError):
         stream.write(writable + "\n")
     _flush(stream)

@@ -6,7 +6,7 @@ The rest is done at once.
 
 from dataclasses import dataclass
 
-from orchestrator.core.model import Request, Result, Seen, ToolCall, ToolOutput
+from orchestrator.core.model import Family, Request, Result, Seen, ToolCall, ToolOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,15 @@ class DropBatch:
     lost: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TellOfWebhooks:
+    """From now on the webhooks of a family are relied on, or its runs are polled; and why."""
+
+    family: Family
+    are_heard: bool
+    why: str
+
+
 Call = CreateRun | CheckRuns | SubmitToolOutputs | CancelRun | FetchResult
-Deed = CallTool | StopTools | RecordOutcome | DropBatch
+Deed = CallTool | StopTools | RecordOutcome | DropBatch | TellOfWebhooks
 Action = Call | Deed

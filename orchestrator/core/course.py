@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from orchestrator.core.actions import CallTool, Deed, StopTools
 from orchestrator.core.endings import Endings
 from orchestrator.core.failures import RETRYABLE_RUN_CODES
-from orchestrator.core.families import FACTS
+from orchestrator.core.families import FACTS, About
 from orchestrator.core.model import (
     OUTCOME_OF,
     Family,
@@ -71,7 +71,7 @@ class Course:
         if seen.run_id != run.run_id or run.request.family is Family.DIRECT:
             run.answered = frozenset()
             run.stale_looks = 0
-        run.run_id = seen.run_id
+        self._roster.name(run, seen.run_id, now)
         run.failures = run.missing = run.waits = run.refusals = 0
         run.looks = 0
         return self.seen(run, seen, now)
@@ -105,6 +105,7 @@ class Course:
         left = 1.0 if run.stop is not None else self._roster.groups.part_left(run.group)
         polling = self._rules.polling if run.shard is None else self._rules.batch_polling
         gap = polling.gap_seconds(run.looks, hint, keeps, self._chance(), left)
+        gap = self._roster.hearing.gap_seconds(run, gap, hint, self._chance, now)
         self._roster.wake(run, now + gap)
 
     def _finished(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
@@ -185,13 +186,22 @@ class Course:
     def note_delay(self, run: Run, seen: Seen, now: float) -> None:
         """How late we noticed: by the server's clock, but never more than the gap before.
 
-        Without the server's word, half the gap: the end is equally likely anywhere in it.
+        Without the server's word, from its webhook on; without that, half the gap: the end is
+        equally likely anywhere in it.
         """
         if run.state is not State.CHECKING:
+            self._roster.hearing.forget_told(run)
             return
-        gap = now - run.pending_at
+        waits = FACTS[run.request.family].waits_for_outputs
+        asks = waits and seen.status is Status.REQUIRES_ACTION
+        about = About.ACTION if asks else About.END
         ago = seen.finished_seconds_ago
-        delay = gap / 2 if ago is None else min(max(ago, 0.0), gap)
+        told_at = self._roster.hearing.notice(run, about, ago, now)
+        gap = now - run.pending_at
+        if ago is None and told_at is not None:
+            delay = now - told_at
+        else:
+            delay = gap / 2 if ago is None else min(max(ago, 0.0), gap)
         self._roster.totals.detection_delays_seconds.append(delay)
 
     # Tools.

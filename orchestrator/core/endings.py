@@ -205,7 +205,7 @@ class Endings:
         self._roster.totals.retries += 1
         self._roster.move(run, Change.RUN_AGAIN, now, why)
         run.failures = run.cancels = run.missing = run.unanswered = run.looked_for = 0
-        run.run_id = ""
+        self._roster.name(run, "", now)
         run.was_cancelled = False
         run.prepared = run.answering = run.finished = run.stop = None
         self._roster.budget.release(run)

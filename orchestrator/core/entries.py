@@ -112,6 +112,7 @@ _ALWAYS_KEPT = (
 _NEVER_KEPT = (
     events.RequestAdmitted,  # kept as a request, not as an entry
     events.StopRequested,  # ends what this process does, not what the next one may do
+    events.WebhookArrived,  # the next process looks at every run in any case
     events.CreatesStopped,
     events.TimePassed,
 )

@@ -145,6 +145,17 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookArrived:
+    """The server told that something has become of a run; `type` is what, in its own word.
+
+    It may be about no run of ours, or of one whose create is not answered yet.
+    """
+
+    run_id: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
 class CreatesStopped:
     """Nothing new is to be created: an interrupt, a spent budget, a key that is refused."""
 
@@ -173,4 +184,4 @@ RunEvent = (
     | CancelFailed
     | StopRequested
 )
-Event = RunEvent | LineAnswered | RequestAdmitted | CreatesStopped | TimePassed
+Event = RunEvent | LineAnswered | RequestAdmitted | WebhookArrived | CreatesStopped | TimePassed

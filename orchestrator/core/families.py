@@ -7,6 +7,7 @@ families is made from `FACTS`.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 
 from orchestrator.core.model import Family
@@ -68,7 +69,7 @@ class FamilyFacts:
 FACTS: Mapping[Family, FamilyFacts] = MappingProxyType(
     {
         # No list endpoint; "roughly 10 minutes to enable polling" (guide on background mode).
-        Family.RESPONSES: FamilyFacts(keeps_result_seconds=600),
+        Family.RESPONSES: FamilyFacts(keeps_result_seconds=600, sends_webhooks=True),
         # A run that waits for tools expires about 10 minutes after its creation, and its messages
         # stay with the thread.
         # `GET /threads/{id}/runs` lists the runs of one thread, so the thread has to be known.
@@ -84,13 +85,48 @@ FACTS: Mapping[Family, FamilyFacts] = MappingProxyType(
             waits_for_outputs=True,
             fetches_result=True,
             finds_lost_creates=True,
+            sends_webhooks=True,
         ),
         # `GET /batches?limit=100`; output files are kept for 30 days.
-        Family.BATCH: FamilyFacts(runs_per_check=100, fetches_result=True, finds_lost_creates=True),
+        Family.BATCH: FamilyFacts(
+            runs_per_check=100, fetches_result=True, finds_lost_creates=True, sends_webhooks=True
+        ),
         # Answers at once, so there is nothing to check.
         Family.DIRECT: FamilyFacts(),
     }
 )
+
+
+class About(StrEnum):
+    """What a webhook tells of a run."""
+
+    END = "end"
+    ACTION = "action"  # it waits for tool outputs
+
+
+# The types of webhooks that mean an end or a wish for tools (SDK 3.52, `types/webhooks`). All
+# others (`agent.session.created`, `in_progress`, those of other APIs) change nothing here. They
+# are no sign of life either: an endpoint may be subscribed to them and not to these.
+WEBHOOKS: Mapping[str, tuple[Family, About]] = MappingProxyType(
+    {
+        "response.completed": (Family.RESPONSES, About.END),
+        "response.failed": (Family.RESPONSES, About.END),
+        "response.cancelled": (Family.RESPONSES, About.END),
+        "response.incomplete": (Family.RESPONSES, About.END),
+        "batch.completed": (Family.BATCH, About.END),
+        "batch.failed": (Family.BATCH, About.END),
+        "batch.expired": (Family.BATCH, About.END),
+        "batch.cancelled": (Family.BATCH, About.END),
+        "agent.session.idle": (Family.AGENT_SESSIONS, About.END),
+        "agent.session.failed": (Family.AGENT_SESSIONS, About.END),
+        "agent.session.action_required": (Family.AGENT_SESSIONS, About.ACTION),
+    }
+)
+
+
+def told_by(webhook: str) -> tuple[Family, About] | None:
+    """What a webhook of this type tells; None when it is nothing to us."""
+    return WEBHOOKS.get(webhook.replace("canceled", "cancelled"))  # other APIs spell it so
 
 
 def thread_of(url: str) -> str:

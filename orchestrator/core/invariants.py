@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from orchestrator.core.budget import NOTHING
+from orchestrator.core.families import FACTS
 from orchestrator.core.roster import NEVER, WANTED_IN, Roster
 from orchestrator.core.runs import Run
 from orchestrator.core.scheduler import Scheduler
@@ -96,8 +97,21 @@ def _wrong_with_counts(roster: Roster) -> Iterator[str]:
     if by_state != +totals.in_state:
         yield f"states counted as {dict(+totals.in_state)}, found {dict(by_state)}"
     yield from _wrong_with_budget(roster)
+    yield from _wrong_with_hearing(roster)
     if len(roster.schedule) > len(roster.runs):
         yield f"{len(roster.schedule)} planned, {len(roster.runs)} held"
+
+
+def _wrong_with_hearing(roster: Roster) -> Iterator[str]:
+    hearing = roster.hearing
+    known = {run.run_id: run for run in roster.runs.values() if hearing.holds(run)}
+    if hearing.size != len(known):
+        yield f"{hearing.size} runs are told by their ids, {len(known)} are held"
+    for run in roster.runs.values() if hearing.is_on else ():
+        # A server may give one id to two runs; the newer one is told then, and may be over.
+        awaits = FACTS[run.request.family].sends_webhooks and run.state in AT_WORK
+        if awaits and not hearing.has_known(run.run_id):
+            yield f"events about run {run.number} would not find it"
 
 
 def _wrong_with_budget(roster: Roster) -> Iterator[str]:

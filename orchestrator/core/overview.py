@@ -59,7 +59,7 @@ def _supports(family: Family) -> Iterator[str]:
         yield f"one call for up to {facts.runs_per_check} runs"
     else:
         yield "one call a run"
-    yield "yes" if facts.sends_webhooks else "not yet"
+    yield "yes" if facts.sends_webhooks else "no"
     if family is Family.BATCH:
         yield "go on in another batch"
     else:

@@ -97,6 +97,7 @@ class Replay:
     def settle(self, now: float) -> list[Deed]:
         """Settle what is in doubt, and let every run wait for what is next."""
         self._roster.replaying = False
+        self._roster.hearing.begin(now)
         runs = list(self._roster.runs.values())
         return list(chain.from_iterable(self._settle(run, now) for run in runs))
 

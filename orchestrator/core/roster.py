@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from orchestrator.core.budget import Budget, Price
 from orchestrator.core.families import BATCHES_URL
 from orchestrator.core.groups import Groups
+from orchestrator.core.hearing import Hearing
 from orchestrator.core.lanes import BATCH_LANE, Lane, Want
 from orchestrator.core.model import Family, Request
 from orchestrator.core.packing import Packing
@@ -56,6 +57,7 @@ class Roster:
         self.groups = Groups()
         self.packing = Packing(rules)
         self.budget = Budget(rules, price)
+        self.hearing = Hearing(rules.webhook_gap_seconds, self.totals)
         self.batches_issued = 0
         self.replaying = False  # then nothing lines up: what a run waits for is settled in the end
         self._direct_below = rules.batch_direct_below
@@ -111,6 +113,15 @@ class Roster:
             self.totals.in_state[before] -= 1
             self.totals.in_state[run.state] += 1
         self.story.tell(now, run.number, change, detail)
+
+    def name(self, run: Run, run_id: str, now: float) -> None:
+        """The server calls this run so; nothing, where there is none any more."""
+        if run_id and run_id == run.run_id and self.hearing.holds(run):
+            return  # another turn
+        self.hearing.leave(run)
+        run.run_id = run_id
+        if run_id:
+            self.hearing.enter(run, now)
 
     def presuppose(self, run: Run, state: State) -> None:
         """For a replay: what is known of this run could only happen in this state."""
@@ -186,6 +197,7 @@ class Roster:
     def forget(self, run: Run, now: float) -> None:
         self.schedule.drop(run.number)
         self.groups.leave(run)
+        self.hearing.leave(run)
         del self.runs[run.number]
         if run.shard is not None:
             self._batch_is_over(run, run.shard, now)

@@ -15,6 +15,9 @@ class Rules:
     batch_polling: Polling = field(
         default_factory=lambda: Polling(first_seconds=2.0, gap_seconds_max=60.0)
     )
+
+    # Between two checks of a run whose webhook is waited for; None: there are no webhooks.
+    webhook_gap_seconds: float | None = None
     backoff: Backoff = field(default_factory=Backoff)
 
     # From the first create of a request to its end, retries and tool turns included. Deep research

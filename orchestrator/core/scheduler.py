@@ -5,7 +5,8 @@ happened and returns what must be done at once. Calls wait in lanes until the dr
 and asks with `next_call`. `next_due` says when time alone will change something.
 
 Where to look: the table of states in states.py; which call is next in calls.py; what follows from
-an answer in course.py, from a failed call in setbacks.py, and how a request ends in endings.py.
+an answer in course.py, from a failed call in setbacks.py, from a webhook in webhooks.py, and how a
+request ends in endings.py.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from orchestrator.core.runs import Run, Shard, Stop
 from orchestrator.core.setbacks import Setbacks, error_of
 from orchestrator.core.states import AT_WORK, CALL_OUT, DONE, Change, State
 from orchestrator.core.totals import Totals
+from orchestrator.core.webhooks import Webhooks
 
 
 class Scheduler:
@@ -53,6 +55,7 @@ class Scheduler:
         self._endings = Endings(self.roster, rules)
         self._course = Course(self.roster, rules, self._endings, chance)
         self._setbacks = Setbacks(self.roster, rules, self._endings, chance)
+        self._webhooks = Webhooks(self.roster, chance)
         self._batches = Batches(self.roster, rules, self._endings, self._course, self._setbacks)
 
     @property
@@ -77,6 +80,7 @@ class Scheduler:
         moments = (
             self.roster.schedule.next_due(),
             self.roster.packing.next_due(),
+            self.roster.hearing.next_due(),
             None if self._calls.trial_over else self._calls.trial_until,
             self._ends_at if self._ends_at < NEVER else None,
         )
@@ -105,14 +109,19 @@ class Scheduler:
         deeds = list(self._deeds_after(event, now))
         if self.creates_stopped is None and (error := self.budget.error) is not None:
             deeds += self._endings.stop_creates(error, now)
+        deeds += self._webhooks.changes(now)
         return deeds
 
-    def _deeds_after(self, event: events.Event, now: float) -> Iterator[Deed]:
+    def _deeds_after(  # noqa: PLR0911 - one arm for each event
+        self, event: events.Event, now: float
+    ) -> Iterator[Deed]:
         match event:
             case events.RequestAdmitted():
                 return self._admitted(event, now)
             case events.TimePassed():
                 return self._time_passed(now)
+            case events.WebhookArrived():
+                return self._webhooks.arrived(event, now)
             case events.CreatesStopped(code=code, reason=reason):
                 return self._endings.stop_creates(RunError(code, reason), now)
             case events.LineAnswered():
@@ -226,6 +235,7 @@ class Scheduler:
             yield from self._execution_over(now)
         self._calls.end_trial(now)
         self.roster.close_shards(now)
+        self._webhooks.time_passed(now)
         for number in self.roster.schedule.take_due(now):
             run = self.roster.runs.get(number)
             if run is None:

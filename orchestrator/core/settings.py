@@ -21,6 +21,10 @@ RETRY, GIVE_UP = "retry", "give-up"
 IN_FLIGHT = 1_000
 IN_FLIGHT_BY_BATCH = 250_000
 
+# How late an end is noticed at most when its webhook was lost. A background response is kept for
+# ten minutes; half of that leaves room for checks that fail.
+WEBHOOK_GAP_SECONDS = 300.0
+
 # What may be 0 or is no amount at all.
 NO_AMOUNTS = frozenset({"seed", "via", "direct_below", "same_failures_max", "lost_creates"})
 
@@ -86,6 +90,7 @@ class Settings:
     enqueued_tokens: int | None = None  # prompt tokens of a model in all batches; None: as told
     batch_lines: int = Rules.batch_lines_max  # in one batch
     direct_below: int = Rules.batch_direct_below  # fewer lines than this go without a batch
+    webhook_gap_seconds: float = WEBHOOK_GAP_SECONDS  # between two checks while webhooks arrive
     delete_files: bool = False  # remove the uploaded file of a batch that is over
     cancel_on_exit: bool = False  # cancel what is still at work on the server
     seed: int | None = None  # for the jitter; None: different each time
@@ -137,8 +142,11 @@ class Settings:
         """How many requests may be in flight at the same time."""
         return self.max_in_flight or (IN_FLIGHT_BY_BATCH if self.via_batch else IN_FLIGHT)
 
-    def rules(self, *, line_bytes: int = 0) -> Rules:
-        """The part that the core needs; `line_bytes` is what is added to each line of a batch."""
+    def rules(self, *, line_bytes: int = 0, hears: bool = False) -> Rules:
+        """The part that the core needs.
+
+        `line_bytes` is what is added to each line of a batch; `hears` says that webhooks may come.
+        """
         given = self.deadline_seconds
         return Rules(
             deadline_seconds=Rules.deadline_seconds if given is None else given,
@@ -155,6 +163,7 @@ class Settings:
             gives_up_lost=self.lost_creates == GIVE_UP,
             attempts_max=self.attempts_max,
             turns_max=self.turns_max,
+            webhook_gap_seconds=self.webhook_gap_seconds if hears else None,
             checks_lane=None if self.checks_rpm is None else CHECKS_LANE,
         )
 

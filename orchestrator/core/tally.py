@@ -183,6 +183,7 @@ class Tally:
         wall_seconds: float,
         stopped: RunError | None = None,
         budget: Mapping[str, Any] | None = None,
+        webhooks: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """What summary.json says: plain values, every key always there.
 
@@ -200,6 +201,7 @@ class Tally:
             wall_seconds: From the first request read to the last result written.
             stopped: Why the execution was stopped early.
             budget: Limits and what was spent, None without a limit.
+            webhooks: What came of them, None where none were taken.
         """
         cost, note = self._cost_and_note(totals)
         return {
@@ -229,6 +231,7 @@ class Tally:
             "cost_usd": None if cost is None else round(cost, 6),
             "cost_note": note,
             "budget": budget,
+            "webhooks": webhooks,
             "in_flight_max": totals.in_flight_max,
             "tasks_max": tasks_max,
             "failures": [group.as_dict() for group in self.failures],

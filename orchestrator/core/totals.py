@@ -4,8 +4,9 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from orchestrator.core.model import Outcome
+from orchestrator.core.model import Family, Outcome
 from orchestrator.core.states import State
 
 # What has been counted once and for all; the rest is how things stand.
@@ -24,7 +25,22 @@ COUNTED_ON = (
     "lines_sent",
     "lines_answered",
     "lines_undone",
+    "webhooks_heard",
+    "webhooks_early",
+    "webhooks_late",
+    "webhooks_unknown",
+    "webhooks_missed",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class HearingChange:
+    """When the webhooks of a family were found silent, or heard again; `at` by our clock."""
+
+    at: float
+    family: Family
+    are_heard: bool
+    why: str
 
 
 def _doubles() -> "array[float]":
@@ -57,6 +73,12 @@ class Totals:
     batches_left: list[str] = field(default_factory=list)  # ids of those that go on without us
     lines_out: int = 0  # in batches that are out now
     lines_answered_there: int = 0  # of these, by the servers' counts
+    webhooks_heard: int = 0  # that told of an end, or of a wish for tools, in time
+    webhooks_early: int = 0  # of these, about runs whose id was not known yet
+    webhooks_late: int = 0  # that told what had been noticed long before
+    webhooks_unknown: int = 0  # about no run of ours
+    webhooks_missed: int = 0  # ends and wishes for tools of which none told in time
+    hearing_changes: list[HearingChange] = field(default_factory=list)  # by this process
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     in_state: Counter[State] = field(default_factory=Counter)  # batches not counted
     # Seconds from the end of a run (or its wish for tools) to our noticing, 8 bytes a run.
@@ -79,3 +101,23 @@ class Totals:
     def in_flight(self) -> int:
         """Requests; batches are not among them."""
         return self.admitted - self.ended
+
+
+def webhooks_as_dict(totals: Totals, began_at: float) -> dict[str, Any]:
+    """What the summary says of webhooks; times are seconds since the execution began."""
+    return {
+        "heard": totals.webhooks_heard,
+        "early": totals.webhooks_early,
+        "late": totals.webhooks_late,
+        "unknown": totals.webhooks_unknown,
+        "missed": totals.webhooks_missed,
+        "changes": [
+            {
+                "seconds": round(change.at - began_at, 3),
+                "family": change.family.value,
+                "are_heard": change.are_heard,
+                "why": change.why,
+            }
+            for change in totals.hearing_changes
+        ],
+    }

@@ -148,6 +148,16 @@ class Batch:
             return inf
         return self.plan.validated_at
 
+    def next_step_at(self) -> float:
+        """When something happens by itself, once it is caught up; inf for never."""
+        if self.read is not None:
+            return self.validates_at
+        if self._work is None:
+            return min(self.failed_at, self.over_at)
+        if self.plan.stuck_in == Status.IN_PROGRESS:
+            return inf
+        return min(self._work.next_at(), self.plan.expires_at)
+
     def start(self, reading: Reading) -> None:
         """The input file is right, the lines are taken up."""
         self.read = None
@@ -309,6 +319,11 @@ class Batches:
         self.advance(now)
         created_max = now - lag_seconds
         return [one for one in reversed(self._batches.values()) if one.created_at <= created_max]
+
+    def unfinished(self, now: float) -> list[Batch]:
+        """Those that are not over, caught up to now."""
+        self.advance(now)
+        return list(self._active.values())
 
     def advance(self, now: float) -> None:
         """Let everything happen that happens by now."""

@@ -60,6 +60,7 @@ class LineState(State):
             faults={},
             deviations=(),
             hang_seconds=FOR_EVER_SECONDS,
+            webhook_url=None,  # a line is no run of its own
         )
         super().__init__(free)
         rate = state.settings.faults.get(Fault.ERROR_LINE, 0.0)

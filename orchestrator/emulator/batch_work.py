@@ -89,6 +89,10 @@ class Work:
                 return None
             self._take_up(starts_at)
 
+    def next_at(self) -> float:
+        """When the next line is taken up or done; inf for never."""
+        return min(self._next_start(), self._running[0][0] if self._running else inf)
+
     def _next_start(self) -> float:
         if self._taken == len(self._lines):
             return inf

@@ -1,5 +1,6 @@
 """The Batch API: create, retrieve, list, cancel."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,6 +27,10 @@ from orchestrator.emulator.state import Route, State, Visit
 COMPLETION_WINDOW = "24h"  # "Currently only `24h` is supported."
 LIST_LIMIT_DEFAULT = 20
 LIST_LIMIT_MAX = 100
+
+# A batch may have 50,000 lines, and what it ends as is known after the last: it is looked at no
+# more often than this to tell endpoints of its end.
+LOOK_SECONDS = 0.1
 
 
 class OutputExpiresAfter(msgspec.Struct):
@@ -77,6 +82,7 @@ def create(state: State, visit: Visit) -> Reply:
     state.batches.advance(visit.now)
     visit.run_id = batch.id
     state.created(visit, "batch", batch.id)
+    watch_end(state, batch)
     return json_reply(_shown(state, batch, visit.now))
 
 
@@ -97,6 +103,7 @@ def cancel(state: State, visit: Visit) -> Reply:
         raise Refusal(409, f"Cannot cancel a batch with status '{status}'.")
     state.books.creates.cancelled(batch.id)
     batch.cancel(visit.now)
+    state.watched.move(batch.id, visit.now)
     return json_reply(_shown(state, batch, visit.now))
 
 
@@ -119,12 +126,27 @@ def list_batches(state: State, visit: Visit) -> Reply:
     return json_reply(page)
 
 
+def watch_end(state: State, batch: Batch) -> None:
+    """See to it that endpoints are told when the batch ends."""
+    state.watch(batch.id, batch.next_step_at(), partial(_look, state, batch))
+
+
 ROUTES = (
     Route("POST", "/batches", create),
     Route("GET", "/batches", list_batches),
     Route("GET", "/batches/{id}", retrieve),
     Route("POST", "/batches/{id}/cancel", cancel),
 )
+
+
+def _look(state: State, batch: Batch, at: float) -> float | None:
+    state.batches.advance(at)
+    status = batch.status(at)
+    if status not in ENDS:
+        return max(batch.next_step_at(), at + LOOK_SECONDS)
+    ended_at = min(batch.failed_at, batch.over_at)
+    state.webhooks.happened(f"batch.{status.value}", batch.id, ended_at)
+    return None
 
 
 def _endpoint(state: State, request: BatchRequest) -> str:

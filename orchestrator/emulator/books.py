@@ -9,6 +9,7 @@ from orchestrator.emulator.creates import Creates
 from orchestrator.emulator.file_store import Files
 from orchestrator.emulator.limits import Limits
 from orchestrator.emulator.runs import Runs
+from orchestrator.emulator.webhooks import Webhooks
 
 # The newest calls that are kept one by one; about 0.5 GB when all are there.
 RECORDS_MAX = 1_000_000
@@ -33,10 +34,13 @@ class Record(NamedTuple):
 class Books:
     """Counts and records what the pretend API served; the emulator's own pages do not count."""
 
-    def __init__(self, runs: Runs, limits: Limits, files: Files, batches: Batches) -> None:
+    def __init__(
+        self, runs: Runs, limits: Limits, files: Files, batches: Batches, webhooks: Webhooks
+    ) -> None:
         self._runs = runs
         self._files = files
         self._batches = batches
+        self.webhooks = webhooks
         self._limits = limits
         self._records: list[Record] = []
         self._calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -98,7 +102,7 @@ class Books:
             "calls": {route: dict(counts) for route, counts in self._calls.items()},
             "runs": {"created": sum(statuses.values()), "by_status": statuses},
             "refused_by_limit": dict(self._limits.refused),
-            "faults": dict(self._faults),
+            "faults": dict(self._faults + self.webhooks.played),
             "tokens": {
                 "input": self._direct_tokens[0] + run_tokens[0] + batch_tokens[0],
                 "output": self._direct_tokens[1] + run_tokens[1] + batch_tokens[1],
@@ -118,4 +122,5 @@ class Books:
             "lists": {route: list(counts) for route, counts in self._lists.items()},
             "files": self._files.summary(now),
             "batches": self._batches.summary(now),
+            "webhooks": self.webhooks.summary(),
         }

@@ -43,14 +43,25 @@ class Feed(Protocol):
         """Nobody reads any more."""
 
 
+class Later(Protocol):
+    """An answer that is known only when something else has happened."""
+
+    def take(self, now: float) -> "Reply | None":
+        """The answer, if it is known by now."""
+
+    def next_at(self) -> float:
+        """When it is known at the latest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What the caller gets, `delay_seconds` after the call arrived.
 
     With `drop`, the connection is then closed without a single byte of an answer. With `reset`,
     the answer is whole, and the connection is reset when the next call on it begins. With a `feed`,
-    its pieces follow the body. `created` is what the whole answer would tell of: whoever carries it
-    says there whether it was delivered.
+    its pieces follow the body. With `later`, status and body are those of the reply that it gives
+    in the end, beside these headers. `created` is what the whole answer would tell of: whoever
+    carries it says there whether it was delivered.
     """
 
     status: int
@@ -60,6 +71,7 @@ class Reply:
     drop: bool = False
     reset: bool = False
     feed: Feed | None = None
+    later: Later | None = None
     created: Created | None = None
 
 

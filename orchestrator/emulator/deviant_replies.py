@@ -26,6 +26,16 @@ LACKING: Mapping[Deviation, Collection[str]] = {
         "POST /v1/responses/{id}/cancel",
     ),
     Deviation.ASSISTANTS_NO_CREATE_AND_RUN: ("POST /v1/threads/runs",),
+    Deviation.WEBHOOKS_NO_ENDPOINTS: (
+        "POST /v1/webhook_endpoints",
+        "GET /v1/webhook_endpoints",
+        "GET /v1/webhook_endpoints/{id}",
+        "POST /v1/webhook_endpoints/{id}",
+        "DELETE /v1/webhook_endpoints/{id}",
+        "POST /v1/webhook_endpoints/{id}/rotate_secret",
+        "POST /v1/webhook_endpoints/{id}/test",
+        "GET /v1/webhook_event_types",
+    ),
 }
 
 # Where Assistants are spoken, and what is null there.

@@ -65,6 +65,12 @@ class Deviation(StrEnum):
     BATCH_NO_COUNTS_ON_FAILURE = "batch_no_counts_on_failure"  # failed, request_counts null
     BATCH_NO_RESPONSES = "batch_no_responses"  # /v1/responses is no endpoint for batches
 
+    WEBHOOKS_TITLE_CASE = "webhooks_title_case"  # header names as in Webhook-Id
+    WEBHOOKS_V1A_FIRST = "webhooks_v1a_first"  # a signature of another version stands first
+    # Beside each webhook one of a type that no client knows, subscribed or not.
+    WEBHOOKS_UNKNOWN_TYPE = "webhooks_unknown_type"
+    WEBHOOKS_NO_ENDPOINTS = "webhooks_no_endpoints"  # they can't be managed: all of it is 404
+
 
 # A batch without its output file is lost to every client, however good.
 PRESET_ALL = tuple(one for one in Deviation if one is not Deviation.BATCH_NO_OUTPUT_ID)

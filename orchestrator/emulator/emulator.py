@@ -6,6 +6,7 @@ routes; what holds for all of them (keys, limits, faults, books) is in state.py.
 
 from dataclasses import replace
 from itertools import chain
+from math import inf
 from typing import NoReturn
 
 from orchestrator.emulator import (
@@ -19,6 +20,7 @@ from orchestrator.emulator import (
     session_events,
     sessions,
     threads,
+    webhook_routes,
 )
 from orchestrator.emulator.books import Books, Record
 from orchestrator.emulator.calls import Call, Reply, json_reply, plain_path
@@ -28,10 +30,14 @@ from orchestrator.emulator.faults import Fault
 from orchestrator.emulator.refusals import Refusal, refuse_invalid, refuse_not_found
 from orchestrator.emulator.settings import Settings
 from orchestrator.emulator.state import Route, State, Visit
+from orchestrator.emulator.webhooks import Delivery
 
 OWN_PAGES = "emulator"
 SHOWN_DEFAULT = 1000  # calls or creates on a page
 SHOWN_MAX = 100_000
+
+# How long after the webhook about its run a create's answer comes that waits for it.
+EARLY_SECONDS = 0.2
 
 HTTP_REFUSED = 400  # and above
 
@@ -46,11 +52,15 @@ FAMILIES = (
     files,
     batches,
     models,
+    webhook_routes,
 )
 
 
 class Emulator:
-    """A pretend OpenAI. `handle` is all there is to it; the books tell what it did."""
+    """A pretend OpenAI: `handle` serves a call; the books tell what it did.
+
+    Whoever carries its webhooks asks for `deliveries`.
+    """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._state = State(settings or Settings())
@@ -78,6 +88,7 @@ class Emulator:
 
     def handle(self, call: Call, now: float) -> Reply:
         """Serve one call that arrives `now`, in seconds that never run backwards."""
+        self._state.watched.advance(now)
         segments = plain_path(call.path)
         if segments[:1] == (OWN_PAGES,):
             return self._own_page(call, segments[1:], now)
@@ -105,6 +116,24 @@ class Emulator:
         reply = deviant_reply(visit, reply, self._state.deviations, self.settings.seed)
         return self._record(visit, self._spoilt(visit, reply, worked=worked))
 
+    def deliveries(self, now: float, count_max: int | None = None) -> list[Delivery]:
+        """The webhooks that are to be sent by now; tell `delivered` what comes of each."""
+        self._state.watched.advance(now)
+        return self._state.webhooks.deliveries(now, count_max)
+
+    def next_delivery_at(self) -> float | None:
+        """When to ask for deliveries again, unless a call comes first; None for only then.
+
+        It may be too early, as not every end is known beforehand, but never too late; batches are
+        looked at ten times a second.
+        """
+        at = min(self._state.watched.next_at(), self._state.webhooks.next_at())
+        return None if at == inf else at
+
+    def delivered(self, delivery: Delivery, status: int | None, now: float) -> None:
+        """Note what a webhook was answered; None for no answer. It may be sent again later."""
+        self._state.webhooks.delivered(delivery, status, now)
+
     def _find(self, segments: tuple[str, ...]) -> tuple[dict[str, Route], tuple[str, ...]]:
         """The routes at this place by method, and the ids in the path."""
         if segments in self._places:
@@ -122,15 +151,26 @@ class Emulator:
             self._state.play(visit, Fault.SLOW)
             slow = self._state.settings.slow_seconds
             reply = replace(reply, delay_seconds=reply.delay_seconds + slow)
+        if worked and Fault.WEBHOOK_EARLY in visit.faults:
+            reply = self._after_webhook(visit, reply)
         if worked and Fault.DROP_AFTER in visit.faults:
             self._state.play(visit, Fault.DROP_AFTER)
             if reply.feed is not None:
                 reply.feed.close()
-            return replace(reply, drop=True, feed=None)
+            return replace(reply, drop=True, feed=None, later=None)
         if worked and Fault.MALFORMED in visit.faults:
             self._state.play(visit, Fault.MALFORMED)
             return replace(reply, body=reply.body[: len(reply.body) // 2])
         return reply
+
+    def _after_webhook(self, visit: Visit, reply: Reply) -> Reply:
+        """The reply to a create after the webhook about its run, where that comes soon enough."""
+        at = self._state.watched.at(visit.run_id or "") if visit.created is not None else inf
+        seconds = at + EARLY_SECONDS - visit.now
+        if not reply.delay_seconds < seconds <= self.settings.slow_seconds:
+            return reply
+        self._state.play(visit, Fault.WEBHOOK_EARLY)
+        return replace(reply, delay_seconds=seconds)
 
     def _record(self, visit: Visit, reply: Reply) -> Reply:
         """Write the call into the books and give its reply the headers that every reply has."""
@@ -178,6 +218,10 @@ class Emulator:
             limit = min(_whole(call, "limit", SHOWN_DEFAULT), SHOWN_MAX)
             if page == ("creates",):
                 return json_reply({"creates": self.books.creates.page(after, limit)})
+            if page == ("webhooks",):
+                webhooks = self.books.webhooks
+                some = webhooks.page(after, limit, call.query.get("run_id", ""))
+                return json_reply({"counts": webhooks.summary(), "webhooks": some})
             if page == ("calls",):
                 records = self.books.calls(after, limit)
                 return json_reply({"calls": [record._asdict() for record in records]})

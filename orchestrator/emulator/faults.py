@@ -25,7 +25,23 @@ class Fault(StrEnum):
     BATCH_EXPIRES = "batch_expires"  # drawn per batch: it expires when a part of it is done
     ERROR_LINE = "error_line"  # drawn per line of a batch: it is answered with a 500
     MALFORMED = "malformed"  # the work is done, the answer is 200 with half a JSON
+    WEBHOOK_LOST = "webhook_lost"  # this and the next four are drawn per event and endpoint
+    WEBHOOK_DOUBLED = "webhook_doubled"  # sent twice, with the same webhook-id
+    WEBHOOK_LATE = "webhook_late"  # by `webhook_late_seconds`
+    WEBHOOK_OVERTAKEN = "webhook_overtaken"  # by the next one to the endpoint, if it is soon enough
+    WEBHOOK_FORGED = "webhook_forged"  # beside the true one; another signature, or an old one again
+    WEBHOOK_EARLY = "webhook_early"  # a create's answer waits for the webhook about its run
 
+
+PER_WEBHOOK = frozenset(
+    {
+        Fault.WEBHOOK_LOST,
+        Fault.WEBHOOK_DOUBLED,
+        Fault.WEBHOOK_LATE,
+        Fault.WEBHOOK_OVERTAKEN,
+        Fault.WEBHOOK_FORGED,
+    }
+)
 
 # Broken JSON is left out: no server does that every tenth time.
 PRESET_ALL = tuple(fault for fault in Fault if fault is not Fault.MALFORMED)
@@ -37,7 +53,9 @@ class Faults:
     def __init__(self, seed: int, rates: Mapping[str, float]) -> None:
         self._seed = seed
         self._rates = {Fault(name): rate for name, rate in rates.items() if rate > 0}
-        self._per_call = tuple(fault for fault in self._rates if fault is not Fault.HANG)
+        others = PER_WEBHOOK | {Fault.HANG}
+        self._per_call = tuple(fault for fault in self._rates if fault not in others)
+        self._per_webhook = tuple(fault for fault in self._rates if fault in PER_WEBHOOK)
 
     def of_call(self, key: str) -> frozenset[Fault]:
         """The faults that the call known by this key meets."""
@@ -48,6 +66,10 @@ class Faults:
     def hangs(self, key: str) -> bool:
         """Whether the run (or direct call) known by this key never ends."""
         return Fault.HANG in self._rates and self._happens(Fault.HANG, key)
+
+    def of_webhook(self, key: str) -> frozenset[Fault]:
+        """The faults that the webhook known by this key meets."""
+        return frozenset(fault for fault in self._per_webhook if self._happens(fault, key))
 
     def _happens(self, fault: Fault, key: str) -> bool:
         return draw(self._seed, "fault", fault, key) < self._rates[fault]

@@ -1,6 +1,7 @@
 """The Responses API: create (in the background or not), retrieve, cancel, continue with outputs."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -131,6 +132,7 @@ def create(state: State, visit: Visit) -> Reply:
     state.created(visit, "response" if previous is None else "response_turn", run.id)
     if previous is not None:
         state.books.creates.continued(previous.id)
+    watch_end(state, run)
     if run.background and not streams:
         return json_reply(_shown(state, run, run.status(visit.now)))
     delay = state.settings.hang_seconds if run.ends_as == NEVER else run.ends_at - visit.now
@@ -169,7 +171,14 @@ def cancel(state: State, visit: Visit) -> Reply:
         return json_reply(_shown(state, run, "cancelled"))
     state.books.creates.cancelled(run.id)
     state.runs.cancel(run, visit.now)
+    state.watched.move(run.id, visit.now)
     return json_reply(_shown(state, run, run.status(visit.now)))
+
+
+def watch_end(state: State, run: ResponseRun) -> None:
+    """See to it that endpoints are told when the response ends, if it is in the background."""
+    if run.background and not run.lost:
+        state.watch(run.id, run.over_at, partial(_look, state, run))
 
 
 ROUTES = (
@@ -177,6 +186,13 @@ ROUTES = (
     Route("GET", "/responses/{id}", retrieve),
     Route("POST", "/responses/{id}/cancel", cancel),
 )
+
+
+def _look(state: State, run: ResponseRun, at: float) -> float | None:
+    if not run.is_over(at):
+        return run.over_at
+    state.webhooks.happened(f"response.{run.status(at)}", run.id, run.over_at)
+    return None
 
 
 def _streams(state: State, request: ResponseRequest) -> bool:

@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
-from ipaddress import ip_address
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -20,10 +20,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from orchestrator.emulator.calls import Call, Feed, Reply, parse_query
+from orchestrator.emulator.calls import Call, Feed, Later, Reply, parse_query
 from orchestrator.emulator.creates import Created
 from orchestrator.emulator.emulator import Emulator
 from orchestrator.emulator.mistakes import EmulatorMistake
+from orchestrator.emulator.webhook_endpoint import is_loopback
+from orchestrator.emulator.webhook_sender import Sender
 
 Clock = Callable[[], float]
 Message = MutableMapping[str, Any]
@@ -61,12 +63,19 @@ class Application:
     """The emulator as an ASGI application: reads the body, waits the delay, answers.
 
     `clock` gives the emulator's time in seconds; without one it starts at 0 with the first call
-    and follows the running loop.
+    and follows the running loop. `on_call` is told that a call was handled, which may be what
+    webhooks are sent for; they are the affair of whoever carries them.
     """
 
-    def __init__(self, emulator: Emulator, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        emulator: Emulator,
+        clock: Clock | None = None,
+        on_call: Callable[[], None] = lambda: None,
+    ) -> None:
         self._emulator = emulator
         self._clock = clock
+        self._on_call = on_call
         self._naps: set[asyncio.Future[None]] = set()
         self._news: set[asyncio.Future[None]] = set()
 
@@ -79,8 +88,13 @@ class Application:
         if body is None:
             return
         reply = self._emulator.handle(_call(scope, body), self._now())
-        for waiting in self._news:  # any call may be what a stream waits for
-            _wake(waiting)
+        self.look()  # any call may be what a stream waits for
+        self._on_call()
+        if reply.later is not None:
+            settled = await self._settled(reply.later, receive)
+            if settled is None:
+                return
+            reply = replace(settled, headers={**settled.headers, **reply.headers})
         if reply.delay_seconds > 0:
             await self._nap(reply.delay_seconds)
         if reply.drop:
@@ -115,6 +129,18 @@ class Application:
             with suppress(asyncio.CancelledError):
                 await leaving
 
+    async def _settled(self, later: Later, receive: Receive) -> Reply | None:
+        """The answer as soon as it is known; None when the caller left before."""
+        leaving = asyncio.get_running_loop().create_task(_left(receive))
+        try:
+            while (reply := later.take(self._now())) is None and not leaving.done():
+                await self._news_or_left(later.next_at(), leaving)
+            return reply
+        finally:
+            leaving.cancel()
+            with suppress(asyncio.CancelledError):
+                await leaving
+
     async def _news_or_left(self, at: float, leaving: asyncio.Task[None]) -> None:
         news = asyncio.get_running_loop().create_future()
         self._news.add(news)
@@ -125,6 +151,11 @@ class Application:
             )
         finally:
             self._news.discard(news)
+
+    def look(self) -> None:
+        """Something has happened: let everybody who waits for that look."""
+        for waiting in self._news:
+            _wake(waiting)
 
     def wake_all(self) -> None:
         """End every delay now, so that a server can stop although calls wait for an hour."""
@@ -272,12 +303,15 @@ async def serve(
 ) -> AsyncIterator[str]:
     """Serve on loopback inside the running loop; gives the base url, `http://127.0.0.1:PORT/v1`.
 
-    Port 0 takes a free one. Leaving the block cuts every connection and leaves no task behind;
-    signals are not touched. Raises EmulatorMistake when the host is not loopback or the port is
-    taken.
+    Webhooks are sent meanwhile. Port 0 takes a free one. Leaving the block cuts every connection
+    and leaves no task behind; signals are not touched. Raises EmulatorMistake when the host is not
+    loopback or the port is taken.
     """
     _refuse_other_than_loopback(host)
-    application = Application(emulator, clock or loop_clock())
+    clock = clock or loop_clock()
+    sender = Sender(emulator, clock)
+    application = Application(emulator, clock, sender.look)
+    sender.on_delivered = application.look
     config = Config(
         application,
         http=_CuttableProtocol,
@@ -296,9 +330,13 @@ async def serve(
         )
     except OSError as error:
         raise _port_mistake(port, error) from error
+    sending = loop.create_task(sender.run())
     try:
         yield _url_of(server.sockets[0])
     finally:
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await sending
         server.close()
         for connection in list(connections.connections):
             connection.transport.abort()
@@ -333,11 +371,7 @@ def serve_forever(
 
 
 def _refuse_other_than_loopback(host: str) -> None:
-    try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not is_loopback(host):
         message = f"the emulator binds to loopback only, not to {host!r}; use 127.0.0.1"
         raise EmulatorMistake(message)
 

@@ -6,6 +6,7 @@ Everything that looks at a session or changes it settles it first.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -21,6 +22,7 @@ from orchestrator.emulator.session_json import (
     user_message,
 )
 from orchestrator.emulator.session_life import CONNECTION, Session, Sessions, Step, Turn
+from orchestrator.emulator.session_webhooks import announce
 from orchestrator.emulator.state import State, Visit
 from orchestrator.emulator.tool_runs import OVER, first_answer, next_question
 from orchestrator.emulator.writing import Api
@@ -83,6 +85,12 @@ def note(state: State, session: Session, at: float) -> None:
     session.active_at = at
     if session.keeps_history:
         session.history.append((at, shown_session(state, session, at)))
+    watch_steps(state, session)
+
+
+def watch_steps(state: State, session: Session) -> None:
+    """See to it that endpoints are told of what happens in the session by itself."""
+    state.watch(session.id, session.next_step_at(), partial(_look, state, session))
 
 
 def take_outputs(
@@ -123,6 +131,13 @@ def add_item(
     session.items.append(item)
     named = {"session_id": session.id, "turn_id": turn.id}
     tell(state, session, "turn.item.added", {"item": item, "output_index": index, **named})
+
+
+def _look(state: State, session: Session, at: float) -> float | None:
+    if session.id not in state.memory(Sessions).by_id:
+        return None
+    settle(state, session, at)
+    return session.next_step_at()
 
 
 def _step(state: State, session: Session, turn: Turn, at: float) -> None:
@@ -195,6 +210,7 @@ def _tell_turn(state: State, session: Session, turn: Turn, at: float, kind: str)
 
 
 def _tell_session(state: State, session: Session, at: float, kind: str) -> None:
+    announce(state, session, at, kind)
     if session.listeners:
         tell(state, session, kind, {"session": shown_session(state, session, at)})
 

@@ -23,6 +23,7 @@ from orchestrator.emulator.session_events import (
 from orchestrator.emulator.session_json import shown_session, shown_turn, subagent_turn
 from orchestrator.emulator.session_life import Session, Sessions, Turn
 from orchestrator.emulator.session_story import begin_turn, note, settle, tell
+from orchestrator.emulator.session_webhooks import announce
 from orchestrator.emulator.state import Route, State, Visit
 from orchestrator.emulator.writing import Api
 
@@ -94,6 +95,7 @@ def create(state: State, visit: Visit) -> Reply:
     tell(state, session, "created", {"session": shown_session(state, session, visit.now)})
     if texts:
         begin_turn(state, visit, session, texts)
+    announce(state, session, visit.now, "created")
     note(state, session, visit.now)
     settle(state, session, visit.now)
     state.memory(Sessions).add(session)

@@ -9,6 +9,7 @@ from orchestrator.emulator.durations import Durations, Fixed, Lognormal
 from orchestrator.emulator.faults import check_rate
 from orchestrator.emulator.mistakes import EmulatorMistake
 from orchestrator.emulator.rules import Rule
+from orchestrator.emulator.webhook_endpoint import problem_with_secret, problem_with_url
 
 QUEUE_SECONDS_DEFAULT: Durations = Fixed(0.2)
 # Near the middle of what measured API calls take: half within 1.5 s, 1 in 40 above 5 s.
@@ -30,6 +31,9 @@ NOT_NEGATIVE = (
     "turn_lag_seconds",
     "environment_seconds",
     "batch_expires_seconds",
+    "webhook_late_seconds",
+    "webhook_outage_from_seconds",
+    "webhook_outage_until_seconds",
 )
 ONE_OR_MORE = (
     "batch_lines_at_once",
@@ -95,6 +99,15 @@ class Settings:
         batch_lines_max: More lines in an input file fail the batch.
         batch_bytes_max: A bigger input file fails the batch.
         batches_per_hour: More are refused.
+        webhook_url: An endpoint that is there from the start and is told of everything; on this
+            machine only.
+        webhook_secret: What it is signed with.
+        webhook_retry_seconds: The gap after the first attempt; the next is twice as long, and so on
+            for 72 hours.
+        webhook_late_seconds: What the fault `webhook_late` adds, and how long `webhook_overtaken`
+            waits to be.
+        webhook_outage_from_seconds: From then on all webhooks are lost; None for never.
+        webhook_outage_until_seconds: Until then; None for ever.
     """
 
     seed: int = 0
@@ -137,6 +150,12 @@ class Settings:
     batch_lines_max: int = 50_000
     batch_bytes_max: int = BATCH_BYTES_MAX_DEFAULT
     batches_per_hour: int = 2000
+    webhook_url: str | None = None
+    webhook_secret: str | None = field(default=None, repr=False)
+    webhook_retry_seconds: float = 5.0  # Standard Webhooks' own schedule begins with it
+    webhook_late_seconds: float = 10.0
+    webhook_outage_from_seconds: float | None = None
+    webhook_outage_until_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check each number and each name of a fault."""
@@ -154,9 +173,26 @@ class Settings:
             known = ", ".join(BATCH_STUCK_IN)
             message = f"batch_stuck_in must be one of {known}, got {self.batch_stuck_in!r}"
             raise EmulatorMistake(message)
+        self._check_webhooks()
         check_deviations(self.deviations)
         for name, rate in self.faults.items():
             check_rate(name, rate)
             if name == "all":
                 message = "the fault all is short for several; use parse_faults to spell it out"
                 raise EmulatorMistake(message)
+
+    def _check_webhooks(self) -> None:
+        if not (isfinite(self.webhook_retry_seconds) and self.webhook_retry_seconds > 0):
+            message = f"webhook_retry_seconds must be above 0, got {self.webhook_retry_seconds}"
+            raise EmulatorMistake(message)
+        if self.webhook_url is None:
+            return
+        if problem := problem_with_url(self.webhook_url):
+            message = f"webhook_url: {problem}"
+            raise EmulatorMistake(message)
+        if self.webhook_secret is None:
+            message = "webhook_url needs a webhook_secret, which the receiver must know as well"
+            raise EmulatorMistake(message)
+        if problem := problem_with_secret(self.webhook_secret):
+            message = f"webhook_secret can't be used: {problem}"
+            raise EmulatorMistake(message)

@@ -27,6 +27,8 @@ from orchestrator.emulator.refusals import (
 )
 from orchestrator.emulator.runs import Runs
 from orchestrator.emulator.settings import Settings
+from orchestrator.emulator.watch import Look, Watch
+from orchestrator.emulator.webhooks import Webhooks
 from orchestrator.emulator.writing import OPENAI, Api, Time, Writing, writing_of
 
 # Embeddings, moderations and lists come back at once; measured ones take some 20 to 50 ms.
@@ -92,7 +94,9 @@ class State:
         self.batches = Batches(
             self.files, settings.batch_enqueued_tokens, settings.batches_per_hour
         )
-        self.books = Books(self.runs, self.limits, self.files, self.batches)
+        self.webhooks = Webhooks(settings, self.faults, self.deviations)
+        self.watched = Watch()
+        self.books = Books(self.runs, self.limits, self.files, self.batches, self.webhooks)
         self._times_asked: Counter[str] = Counter()
         self._memories: dict[type, Any] = {}
 
@@ -201,6 +205,11 @@ class State:
         if self.faults.hangs(visit.key) and Fault.HANG not in visit.played:
             self.play(visit, Fault.HANG)
         return Fault.HANG in visit.played
+
+    def watch(self, key: str, at: float, look: Look) -> None:
+        """Look at something when its time has come, if there is anybody to be told of it."""
+        if self.webhooks.endpoints:
+            self.watched.put(key, at, look)
 
     def new_id(self, prefix: str, *parts: str | float, api: Api | None = None) -> str:
         """An id that is the same for the same parts and seed, as the API writes it."""

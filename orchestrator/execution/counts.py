@@ -13,6 +13,7 @@ class Counts(msgspec.Struct, kw_only=True):
 
     totals: dict[str, int] = {}
     batches_by_end: dict[str, int] = {}
+    webhooks: dict[str, int] = {}  # what came in, by what became of it
     calls: list[tuple[str, str, int]] = []  # kind, status, how many
     seconds: float = 0.0  # that processes were at work
     tasks_max: int = 0

@@ -1,9 +1,11 @@
 """From a job to a report: opens everything in order, runs it, writes the summary."""
 
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 import msgspec
@@ -15,16 +17,18 @@ from orchestrator.adapters.progress import Progress
 from orchestrator.adapters.request_file import RequestFile
 from orchestrator.adapters.result_file import FILE_MODE, SUMMARY_NAME
 from orchestrator.adapters.tools import Tool, Toolbox, load_tools
-from orchestrator.apis.client import make_client, make_local_client
+from orchestrator.apis.client import address_of, make_client, make_local_client
 from orchestrator.core.model import Outcome
 from orchestrator.emulator.emulator import Emulator
+from orchestrator.emulator.mistakes import EmulatorMistake
 from orchestrator.emulator.server import serve, unix_now
-from orchestrator.errors import OrchestratorError, OutputFailed
+from orchestrator.emulator.settings import Settings
+from orchestrator.errors import OrchestratorError, OutputFailed, SettingUnusable
 from orchestrator.execution.call_watch import CallWatch
 from orchestrator.execution.folder import Beginning
 from orchestrator.execution.opening import EMULATOR, Opened, open_execution
 from orchestrator.execution.running import Execution, Stop
-from orchestrator.jobfile import Job, emulator_settings
+from orchestrator.jobfile import Address, Job, emulator_settings
 from orchestrator.service import Orchestrator
 from orchestrator.wiring import Keeping
 
@@ -49,10 +53,15 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """Where the calls go: to a server by its base url, or to an emulator of our own."""
+    """Where the calls go, to a server by its base url or to an emulator of our own, and back.
+
+    `webhook_secrets` are those of the server's webhooks, where the job takes them. The emulator
+    gets one of its own.
+    """
 
     base_url: str | None = None
     emulator: bool = False
+    webhook_secrets: Sequence[str] = field(default=(), repr=False)
 
 
 def _unheard(_: Any) -> None:
@@ -67,7 +76,7 @@ class Manner:
         cancel_on_interrupt: Whether runs are cancelled on the server when it is interrupted, and
             sent again when it goes on. Otherwise they go on there.
         log_level: "debug" has a line in log.jsonl for every call.
-        tell: Told in a sentence that it goes on, and with what.
+        tell: Told in a sentence that it goes on, and with what, and where webhooks are taken.
         warn: Told in a sentence what a person should know while it runs.
         on_ready: Given the way to end the execution, just before the first call can go out.
     """
@@ -95,9 +104,13 @@ async def execute(
         UserMistake: Something given can't be used; nothing was sent.
         InputChanged: The request file was written to while it was checked; nothing was sent.
     """
+    if way.emulator and job.listen is not None:
+        way = replace(way, webhook_secrets=(_new_webhook_secret(),))
     async with _client(job, way) as client:
-        server = EMULATOR if way.emulator else _address(client)
-        return await execute_with(client, server, job, beginning, progress, manner)
+        server = EMULATOR if way.emulator else address_of(client)
+        return await execute_with(
+            client, server, job, beginning, progress, manner, webhook_secrets=way.webhook_secrets
+        )
 
 
 async def execute_with(
@@ -108,11 +121,12 @@ async def execute_with(
     progress: Progress,
     manner: Manner,
     in_thread: InThread | None = None,
+    webhook_secrets: Sequence[str] = (),
 ) -> Report:
     """As `execute`, with a client that is there already.
 
     `server` tells the one that it calls from others. The journal is written in a thread unless
-    another place is given.
+    another place is given. Webhooks are believed if they are signed with one of these secrets.
     """
     with ExitStack() as stack:
         tools = _tools(job)
@@ -124,7 +138,8 @@ async def execute_with(
             manner.tell(f"{opened.finished} is finished; this is a new one, in {opened.folder}")
         elif beginning.fresh:
             manner.tell(f"a new execution, in {opened.folder}")
-        log_path, secrets = opened.folder / LOG_NAME, [client.api_key]
+        log_path = opened.folder / LOG_NAME
+        secrets = [client.api_key, *webhook_secrets]
         log = stack.enter_context(execution_log(log_path, level=manner.log_level, secrets=secrets))
         calls = CallWatch(log, manner.warn, client.base_url.netloc.decode())
 
@@ -134,26 +149,29 @@ async def execute_with(
                 tools=tools,
                 log=log,
                 on_call=calls.ended,
-                keeping=Keeping(name=opened.facts.name, journal=journal, past=opened.past),
+                webhook_secrets=webhook_secrets,
+                keeping=Keeping(
+                    name=opened.facts.name,
+                    journal=journal,
+                    past=opened.past,
+                    webhook_ids=opened.journal.webhook_ids() if webhook_secrets else (),
+                ),
                 **asdict(job.settings),
             )
 
         stack.enter_context(closing(progress))
         execution = Execution(job, opened, orchestrator_with, progress, log, in_thread)
         summary = await execution.run(
-            manner.on_ready, manner.warn, cancel_on_interrupt=manner.cancel_on_interrupt
+            manner.on_ready,
+            manner.warn,
+            manner.tell,
+            cancel_on_interrupt=manner.cancel_on_interrupt,
         )
         try:
             _write_summary(opened.folder, summary)
         except OutputFailed as error:
             execution.stopped = execution.stopped or error
         return Report(opened.folder, summary, execution.interrupted, execution.stopped)
-
-
-def _address(client: AsyncOpenAI) -> str:
-    """Where the calls go, without a name and a password that may be in it."""
-    url = client.base_url
-    return f"{url.scheme}://{url.netloc.decode()}{url.path}"
 
 
 def _goes_on(opened: Opened) -> str:
@@ -181,11 +199,32 @@ async def _client(job: Job, way: Way) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncExitStack() as stack:
         if way.emulator:
             settings = replace(emulator_settings(job), epoch=unix_now())
+            if job.listen is not None:
+                settings = _sending(settings, job.listen, way.webhook_secrets[0])
             base_url = await stack.enter_async_context(serve(Emulator(settings)))
             client = make_local_client(base_url)
         else:
             client = make_client(way.base_url)
         yield await stack.enter_async_context(client)
+
+
+def _sending(settings: Settings, listen: Address, secret: str) -> Settings:
+    """An emulator that sends its webhooks to where this execution takes them.
+
+    Raises:
+        SettingUnusable: That is not on this machine, or not known yet.
+    """
+    try:
+        return replace(settings, webhook_url=listen.here, webhook_secret=secret)
+    except EmulatorMistake as mistake:
+        cure = "With the emulator, take them at an address such as 127.0.0.1:8700."
+        raise SettingUnusable(
+            name="webhooks", value=f"{listen.host}:{listen.port}", problem=str(mistake), cure=cure
+        ) from None
+
+
+def _new_webhook_secret() -> str:
+    return f"whsec_{b64encode(token_bytes(24)).decode()}"
 
 
 def _tools(job: Job) -> Sequence[Tool]:

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
@@ -17,11 +17,13 @@ from orchestrator.adapters.journal import InThread, Journal
 from orchestrator.adapters.prices import price_of
 from orchestrator.adapters.progress import Progress
 from orchestrator.adapters.result_file import result_line
+from orchestrator.adapters.webhook import serve_webhooks
 from orchestrator.core.budget import costs_of
 from orchestrator.core.model import Outcome, Request, Result, RunError
 from orchestrator.core.pace import Pace, Standing
 from orchestrator.core.states import State
 from orchestrator.core.tally import Tally
+from orchestrator.core.totals import webhooks_as_dict
 from orchestrator.errors import (
     ExecutionStopped,
     InputChanged,
@@ -114,6 +116,7 @@ class Execution:
         self,
         on_ready: Callable[[Stop], None],
         warn: Callable[[str], None],
+        tell: Callable[[str], None],
         *,
         cancel_on_interrupt: bool,
     ) -> dict[str, Any]:
@@ -122,6 +125,7 @@ class Execution:
         Args:
             on_ready: Given the way to end it, just before the first call can go out.
             warn: Told in a sentence what a person should know meanwhile.
+            tell: Told in a sentence where webhooks are taken.
             cancel_on_interrupt: Whether what is in flight is cancelled on the server then.
         """
         self._cancel_on_interrupt, self._warn = cancel_on_interrupt, warn
@@ -138,7 +142,11 @@ class Execution:
             with suppress(RuntimeError):  # the loop has ended: there is nothing to stop
                 loop.call_soon_threadsafe(self._interrupt, by)
 
-        async with self._orchestrator, anyio.create_task_group() as tasks:
+        async with (
+            self._takes_webhooks(tell),
+            self._orchestrator,
+            anyio.create_task_group() as tasks,
+        ):
             on_ready(stop)
             tasks.start_soon(self._show_standing)
             await self._take_results(self._opened.left)
@@ -154,6 +162,19 @@ class Execution:
         summary = self._summary()
         self._log.info("execution.ended", outcomes=summary["outcomes"])
         return summary
+
+    @asynccontextmanager
+    async def _takes_webhooks(self, tell: Callable[[str], None]) -> AsyncIterator[None]:
+        """Take them where the job says, if it does."""
+        listen = self._job.listen
+        if listen is None:
+            yield
+            return
+        app = self._orchestrator.webhook_app
+        async with serve_webhooks(app, listen.host, listen.port) as url:
+            self._log.info("webhooks.served", url=url)
+            tell(f"webhooks are taken at {url}")
+            yield
 
     def _interrupt(self, by: str) -> None:
         self.interrupted = True
@@ -181,6 +202,7 @@ class Execution:
         return Counts(
             totals=totals.kept(),
             batches_by_end=dict(totals.batches_by_end),
+            webhooks=dict(self._webhooks_received()),
             calls=[(kind.value, status, n) for (kind, status), n in self._calls().items()],
             seconds=self._seconds(),
             tasks_max=max(self._orchestrator.tasks_max, self._before.tasks_max),
@@ -188,6 +210,14 @@ class Execution:
 
     def _calls(self) -> Counter[tuple[CallKind, str]]:
         return self._calls_before + self._orchestrator.calls
+
+    def _webhooks_received(self) -> Counter[str]:
+        received = Counter(self._before.webhooks)
+        if self._job.listen is not None:
+            received.update(
+                {str(verdict): n for verdict, n in self._orchestrator.webhooks.counts.items()}
+            )
+        return received
 
     def _seconds(self) -> float:
         return self._before.seconds + self._clock.now() - self._began_at
@@ -282,7 +312,15 @@ class Execution:
             wall_seconds=self._seconds(),
             stopped=self._why_stopped(),
             budget=self._orchestrator.budget.as_dict(),
+            webhooks=self._webhooks_summary(),
         )
+
+    def _webhooks_summary(self) -> dict[str, Any] | None:
+        if self._job.listen is None:
+            return None
+        began_at = self._began_at - self._before.seconds
+        summary = webhooks_as_dict(self._orchestrator.totals, began_at)
+        return summary | {"received": dict(sorted(self._webhooks_received().items()))}
 
     def _why_stopped(self) -> RunError | None:
         match self.stopped:

@@ -8,7 +8,8 @@ Rules:
   `emulator_settings`, so that a mistake in it disturbs nobody who doesn't use the emulator.
 """
 
+from orchestrator.jobfile.address import Address
 from orchestrator.jobfile.emulation import emulator_settings
 from orchestrator.jobfile.job import Job, Overrides, read_job
 
-__all__ = ["Job", "Overrides", "emulator_settings", "read_job"]
+__all__ = ["Address", "Job", "Overrides", "emulator_settings", "read_job"]

@@ -25,6 +25,10 @@ PLAIN = (
     "batch_expire_after_lines",
     "batch_enqueued_tokens",
     "batch_expires_seconds",
+    "webhook_retry_seconds",
+    "webhook_late_seconds",
+    "webhook_outage_from_seconds",
+    "webhook_outage_until_seconds",
 )
 
 

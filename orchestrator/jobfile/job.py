@@ -9,6 +9,7 @@ import msgspec
 from orchestrator.adapters.request_file import RequestDefaults
 from orchestrator.core.settings import Settings
 from orchestrator.errors import JobUnusable, SettingUnusable, SourceMissing
+from orchestrator.jobfile.address import Address, address_of
 from orchestrator.jobfile.places import (
     JOB_FILE,
     check_ending,
@@ -45,6 +46,7 @@ class Overrides:
     enqueued_tokens: int | None = None
     direct_below: int | None = None
     delete_files: bool | None = None
+    webhooks: str | None = None
 
 
 OVERRIDABLE = (
@@ -78,6 +80,7 @@ class Job:
         defaults: For the lines that don't say it themselves.
         settings: The limits to keep.
         tools: The Python file of the tools; None: the job has none.
+        listen: Where webhooks are taken; None: nowhere.
         emulator: How the emulator behaves for it, see `emulator_settings`.
     """
 
@@ -87,6 +90,7 @@ class Job:
     defaults: RequestDefaults
     settings: Settings
     tools: Path | None = None
+    listen: Address | None = None
     emulator: EmulatorTable | None = None
 
 
@@ -131,6 +135,7 @@ def _job(source: Path, name: str, requests: Path, table: JobTable, said: Overrid
     by_table = {
         "limits": msgspec.structs.asdict(table.limits),
         "batch": msgspec.structs.asdict(table.batch),
+        "webhooks": {"webhook_gap_seconds": table.webhooks.gap_seconds},
         "": {"via": table.via},
     }
     given = {
@@ -149,8 +154,11 @@ def _job(source: Path, name: str, requests: Path, table: JobTable, said: Overrid
             Settings(**(fields | ({"via": "batch"} if where == "batch" else {})))
         where = "defaults"
         RequestDefaults(defaults.url, defaults.model, defaults.body)
+        where = "webhooks"
+        listen = address_of("listen", table.webhooks.listen)
     except SettingUnusable as error:
-        said_there = f"{error.name} = {error.value!r}: {error.problem}"
+        # In its table it goes by a shorter name.
+        said_there = f"{error.name.removeprefix('webhook_')} = {error.value!r}: {error.problem}"
         raise JobUnusable(
             path=source,
             problem=f"[{where}] {said_there}" if where else said_there,
@@ -173,6 +181,7 @@ def _job(source: Path, name: str, requests: Path, table: JobTable, said: Overrid
         ),
         settings=settings,
         tools=_tools(source, table) if said.tools is None else said.tools,
+        listen=listen if said.webhooks is None else address_of("webhooks", said.webhooks),
         emulator=table.emulator,
     )
 

@@ -61,7 +61,7 @@ class EmulatorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `rules` and `answers` are files. Durations are seconds, or the name of a CSV file of them
     (FILE or FILE:COLUMN). `faults` is a table of name = rate, or text as `--faults` takes it;
     `deviations` is a list of names, or text as `--deviations` takes it. Keys that begin with
-    `batch_` are the emulator's settings of the same name.
+    `batch_` or `webhook_` are the emulator's settings of the same name.
     """
 
     seed: int | None = None
@@ -79,6 +79,10 @@ class EmulatorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_expire_after_lines: int | None = None
     batch_enqueued_tokens: int | None = None
     batch_expires_seconds: float | None = None
+    webhook_retry_seconds: float | None = None
+    webhook_late_seconds: float | None = None
+    webhook_outage_from_seconds: float | None = None
+    webhook_outage_until_seconds: float | None = None
 
 
 class BatchTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,6 +92,13 @@ class BatchTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_lines: int | None = None
     direct_below: int | None = None
     delete_files: bool | None = None
+
+
+class WebhooksTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[webhooks]`: where events of the server are taken. Secrets never stand in a file."""
+
+    listen: str | None = None
+    gap_seconds: float | None = None
 
 
 class JobTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +111,7 @@ class JobTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     defaults: DefaultsTable = DefaultsTable()
     limits: LimitsTable = LimitsTable()
     batch: BatchTable = BatchTable()
+    webhooks: WebhooksTable = WebhooksTable()
     emulator: EmulatorTable | None = None
 
 
@@ -108,6 +120,7 @@ TABLES: Mapping[str, type[msgspec.Struct]] = {
     "defaults": DefaultsTable,
     "limits": LimitsTable,
     "batch": BatchTable,
+    "webhooks": WebhooksTable,
     "emulator": EmulatorTable,
 }
 

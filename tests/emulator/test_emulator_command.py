@@ -15,6 +15,12 @@ APP = typer.Typer()
 APP.command()(emulator)
 
 
+@pytest.fixture(autouse=True)
+def no_secret(monkeypatch):
+    """No secret from the environment that the tests run in."""
+    monkeypatch.delenv("OPENAI_WEBHOOK_SECRET", raising=False)
+
+
 def run(*arguments):
     return CliRunner().invoke(APP, list(arguments))
 
@@ -37,6 +43,8 @@ def run(*arguments):
         (["--batch-expire-after", "0"], "batch_expire_after_lines must be 1 or more"),
         (["--batch-expires", "-1"], "batch_expires_seconds must be 0 or more"),
         (["--enqueued-tokens", "0"], "batch_enqueued_tokens must be 1 or more"),
+        (["--webhook-url", "http://127.0.0.1:1"], "no secret: give one with --webhook-secret-file"),
+        (["--webhook-secret-file", "no-such-file"], "no-such-file: can't be read"),
         (["--port", "70000"], "port must be from 0 to 65535"),
     ],
 )
@@ -56,9 +64,26 @@ def test_help_names_every_option():
 
     options = ["port", "seed", "rpm", "tpm", "faults", "deviations", "durations", "answers"]
     options += ["rules", "retention", "batch-seconds", "batch-expire-after", "batch-expires"]
-    options += ["enqueued-tokens"]
+    options += ["enqueued-tokens", "webhook-url", "webhook-secret-file"]
     for option in options:
         assert f"--{option}" in shown
+
+
+def test_the_secret_of_webhooks_is_in_a_file_or_in_the_environment(tmp_path, monkeypatch):
+    """The file goes first; what is wrong with either is told without showing it."""
+    file = tmp_path / "secret"
+    file.write_text("whsec_!not-base64!\n")
+    monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", "whsec_c2VjcmV0")
+    url = ["--webhook-url", "http://127.0.0.1:1/"]
+    in_file = run(*url, "--webhook-secret-file", str(file))
+    elsewhere = run("--webhook-url", "http://example.org/")
+    monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", "whsec_?")
+
+    for result in (in_file, run(*url)):
+        assert result.exit_code == 2
+        assert "webhook_secret can't be used: what follows whsec_ is no base64" in result.stderr
+        assert "not-base64" not in result.stderr
+    assert "to this machine only, not to 'example.org'" in elsewhere.stderr
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ class TestNames:
     def test_the_first_word_is_the_api(self):
         """So that a reader of a list of names knows what it is about."""
         apis = {name.partition("_")[0] for name in Deviation}
-        assert apis == {"any", "responses", "assistants", "sessions", "batch"}
+        assert apis == {"any", "responses", "assistants", "sessions", "batch", "webhooks"}
 
 
 class TestAnyApi:

@@ -50,6 +50,18 @@ def test_batches(settings_of, tmp_path):
     assert isinstance(traced, Trace)
 
 
+def test_webhooks(settings_of):
+    """How late they are, when they come again, and when none comes."""
+    settings = settings_of(
+        "webhook_retry_seconds = 0.5\nwebhook_late_seconds = 3\n"
+        "webhook_outage_from_seconds = 60\nwebhook_outage_until_seconds = 90.5"
+    )
+
+    assert (settings.webhook_retry_seconds, settings.webhook_late_seconds) == (0.5, 3)
+    assert settings.webhook_outage_from_seconds == 60
+    assert settings.webhook_outage_until_seconds == 90.5
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

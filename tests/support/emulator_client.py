@@ -9,6 +9,7 @@ import openai
 
 from orchestrator.emulator.calls import Call, Reply
 from orchestrator.emulator.emulator import Emulator
+from support.webhook_carrier import carry
 
 BASE_URL = "http://emulator.test/v1"
 
@@ -27,6 +28,7 @@ class EmulatorTransport(httpx2.AsyncBaseTransport):
         self.open_calls = 0
         self.open_calls_max = 0
         self.streams: set[FeedStream] = set()
+        self.on_webhook = lambda delivery: 200
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.open_calls += 1
@@ -48,6 +50,8 @@ class EmulatorTransport(httpx2.AsyncBaseTransport):
         reply = self.emulator.handle(call, asyncio.get_running_loop().time())
         for stream in self.streams:
             stream.look()
+        if reply.later is not None:
+            reply = self._settled(reply)
         await self._pass(request, reply.delay_seconds + self.latency_seconds)
         if reply.drop:
             message = "Server disconnected without sending a response."
@@ -61,6 +65,13 @@ class EmulatorTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(
             reply.status, headers=dict(reply.headers), content=reply.body, request=request
         )
+
+    def _settled(self, reply: Reply) -> Reply:
+        """What a call is answered that waits for a webhook: it is delivered meanwhile."""
+        now = asyncio.get_running_loop().time()
+        carry(self.emulator, now, self.on_webhook)
+        settled = reply.later.take(now)
+        return settled or reply.later.take(reply.later.next_at())
 
     async def _pass(self, request: httpx2.Request, seconds: float) -> None:
         """Let time pass, but no longer than the request's read timeout."""

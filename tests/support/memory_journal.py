@@ -16,6 +16,7 @@ class MemoryJournal:
         self.requests = {}
         self.results = {}
         self.entries = []  # (at, entry)
+        self.webhook_ids = []
         self._pending = []
         self._then = deque()
         self._wake = anyio.Event()
@@ -28,6 +29,9 @@ class MemoryJournal:
 
     def keep(self, entry, at):
         self._tell("entry", None, entry, at)
+
+    def heard(self, webhook_id):
+        self.webhook_ids.append(webhook_id)
 
     def ended(self, number, result, at):
         self._tell("ended", number, result, at)

@@ -27,11 +27,14 @@ from orchestrator.adapters.journal.opening import (
 )
 from orchestrator.adapters.journal.reading import FACTS, WRITTEN_BYTES, JournalReader
 from orchestrator.adapters.journal.records import Facts, Session
-from orchestrator.adapters.journal.rows import Rows
+from orchestrator.adapters.journal.rows import Rows, text_from
 from orchestrator.adapters.journal.statements import SQL, run_places, run_rows
 from orchestrator.core.entries import Entry
 from orchestrator.core.model import Outcome
 from orchestrator.errors import JournalFailed, JournalUnusable, OutputFolderUnusable
+
+# Ids of webhooks that are kept, the newest, to know a repeat by; as many as a receiver knows.
+WEBHOOKS_MAX = 100_000
 
 
 class JournalFile(JournalReader):
@@ -114,6 +117,10 @@ class JournalFile(JournalReader):
     def ending_max(self) -> int:
         """The order of the last line that is not safe in its file, 0 for none."""
         return self._int("ending_max")
+
+    def webhook_ids(self) -> list[str]:
+        """The webhooks that were heard, the oldest first."""
+        return [text_from(webhook_id) for (webhook_id,) in self.rows("heard")]
 
     def set_facts(self, facts: Facts) -> None:
         """Keep them; what another version knows beside them stays."""
@@ -211,6 +218,9 @@ class JournalFile(JournalReader):
         run_rows(connection, "end", rows.endings)
         run_rows(connection, "put_out", rows.unwritten)
         run_places(connection, "take_in", rows.written)
+        if rows.webhooks:
+            run_rows(connection, "hear", rows.webhooks)
+            connection.execute(SQL["forget_heard"], (WEBHOOKS_MAX,))
         for note in rows.notes.items():
             connection.execute(SQL["set_note"], note)
         last = (rows.last_seconds, rows.last_seq, rows.group_max, self._session_number)

@@ -20,7 +20,7 @@ from anyio import to_thread
 from orchestrator.adapters.journal.codec import encoded, text_of_json
 from orchestrator.adapters.journal.file import JournalFile
 from orchestrator.adapters.journal.reading import COUNTS, WRITTEN_BYTES
-from orchestrator.adapters.journal.rows import Rows, admission, ending
+from orchestrator.adapters.journal.rows import Rows, admission, ending, storable
 from orchestrator.core.entries import CreateSent, Entry
 from orchestrator.core.events import StopRequested
 from orchestrator.core.model import Outcome, Request, Result
@@ -138,6 +138,11 @@ class Journal:
         self._endings += 1
         is_completed = result.outcome is Outcome.COMPLETED
         rows.unwritten.append((number, self._endings, is_completed, self._line_of(result)))
+        self._wake.set()
+
+    def heard(self, webhook_id: str) -> None:
+        """A webhook was heard: when it comes again, to a later process too, it is a repeat."""
+        self._told.rows.webhooks.append((storable(webhook_id),))
         self._wake.set()
 
     def written(self, number: int, results_bytes: int, errors_bytes: int) -> None:

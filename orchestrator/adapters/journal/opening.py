@@ -4,13 +4,13 @@ import os
 import sqlite3
 from pathlib import Path
 
-from orchestrator.adapters.journal.statements import SQL, text_of
+from orchestrator.adapters.journal.statements import SQL, UPGRADES, text_of
 from orchestrator.errors import JournalUnusable
 
 JOURNAL_NAME = "journal.sqlite"
 
 APPLICATION_ID = 0x6F72636A  # "orcj"
-SCHEMA = 1
+SCHEMA = 2
 
 FILE_MODE = 0o600  # for the user alone, like all of the output
 
@@ -67,6 +67,7 @@ def open_to_write(folder: Path) -> sqlite3.Connection:
         if is_new or _is_blank(connection):
             _make_tables(connection)
         _refuse_other_schemas(connection, path)
+        _upgrade(connection)
     except sqlite3.DatabaseError as error:
         if connection is not None:
             connection.close()
@@ -80,6 +81,8 @@ def open_to_write(folder: Path) -> sqlite3.Connection:
 
 def open_to_read(folder: Path) -> sqlite3.Connection:
     """The same without a lock; it changes nothing, and sees the journal as of one moment.
+
+    Journals of older schemas are read as they are.
 
     Raises:
         JournalUnusable: There is no journal, or it can't be read.
@@ -133,6 +136,14 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     )
 
 
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Make it one of this schema, step by step; a step is done as a whole or not at all."""
+    for schema in range(_pragma(connection, "user_version") + 1, SCHEMA + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {UPGRADES[str(schema)]} PRAGMA user_version = {schema}; COMMIT;"
+        )
+
+
 def _is_blank(connection: sqlite3.Connection) -> bool:
     """Whether its making was cut short, before the tables were there."""
     [tables] = connection.execute(SQL["tables_count"]).fetchone()
@@ -156,7 +167,7 @@ def _refuse_other_schemas(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalUnusable(path=path, problem="it is no journal", cure=CURE_FOREIGN)
     connection.execute(SQL["tables_count"])  # reads the tables' names, where the pragmas do not
     schema = _pragma(connection, "user_version")
-    if schema != SCHEMA:
+    if not 1 <= schema <= SCHEMA:
         problem = f"a newer version of this program made it (schema {schema}, not {SCHEMA})"
         raise JournalUnusable(path=path, problem=problem, cure=CURE_NEWER)
 

@@ -31,12 +31,14 @@ class Rows:
     batch_lines: list[Row] = field(default_factory=list)
     endings: list[Row] = field(default_factory=list)
     unwritten: list[Row] = field(default_factory=list)
+    webhooks: list[Row] = field(default_factory=list)
     written: list[int] = field(default_factory=list)
     notes: dict[str, str | bytes] = field(default_factory=dict)
     is_done: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.requests or self.events or self.endings or self.written or self.notes)
+        told = self.requests or self.events or self.endings or self.webhooks
+        return bool(told or self.written or self.notes)
 
 
 def storable(text: str) -> str | bytes:

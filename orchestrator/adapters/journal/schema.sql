@@ -1,5 +1,5 @@
--- The tables of a journal, schema 1. A change here is a new schema: give it the next number in
--- opening.py, and keep a dump of the old one in the tests.
+-- The tables of a journal, schema 2. A change here is a new schema: give it the next number in
+-- opening.py, say in upgrades.sql how the old one becomes it, and keep a dump of both in the tests.
 --
 -- Times named *_seconds or *_at are those of the execution's clock, which stands still while no
 -- process works on it. Text that UTF-8 can't write (half of a surrogate pair) is there as a blob.
@@ -86,4 +86,10 @@ CREATE TABLE unwritten (
     ending INTEGER NOT NULL,
     is_completed INTEGER NOT NULL,
     line BLOB NOT NULL
+);
+
+-- The ids of webhooks that were heard, the newest last, by which a repeat is known.
+CREATE TABLE webhooks (
+    seq INTEGER PRIMARY KEY,
+    webhook_id TEXT NOT NULL
 );

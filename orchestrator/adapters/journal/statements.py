@@ -26,6 +26,7 @@ def _named(text: str) -> Mapping[str, str]:
 
 
 SQL = _named(text_of("statements.sql"))
+UPGRADES = _named(text_of("upgrades.sql"))  # by the schema that they lead to
 
 
 def run_rows(connection: sqlite3.Connection, name: str, rows: Sequence[Sequence[Any]]) -> None:

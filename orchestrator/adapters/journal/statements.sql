@@ -81,6 +81,15 @@ UPDATE requests SET is_reopened = 1 WHERE number IN ({places})
 -- name: take_out
 UPDATE requests SET line = 0 WHERE number IN ({places})
 
+-- name: hear
+INSERT INTO webhooks (webhook_id) VALUES {rows}
+
+-- name: forget_heard
+DELETE FROM webhooks WHERE seq <= (SELECT max(seq) FROM webhooks) - ?
+
+-- name: heard
+SELECT webhook_id FROM webhooks ORDER BY seq
+
 -- name: drop_unwritten
 DELETE FROM unwritten
 
