@@ -8,8 +8,9 @@ times that were set before: an event that had to wait for its turn counts from t
 should have been sent. What the numbers mean: `accepted_per_second` should be the rate, `p99_ms` is
 under 20 ms, `cpu_part` is the part of one core that the process took, engine and receiver together,
 and `idle_cpu_part` what the engine took alone. `load_average` tells what else the machine did, and
-`machine_p99_ms` how late the sender itself was woken from its sleep, which is no receiver's doing.
-The result is one JSON object on standard output.
+`waiting_part` for which part of the time the process was ready and had to wait for a core (Linux;
+else null): what it waited is in the delays, and no receiver's doing. The result is one JSON object
+on standard output.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -112,20 +114,17 @@ async def send_events(url: str, rate: int, seconds: int, connections: int) -> di
     for _ in range(connections):
         _, connection = await loop.create_connection(lambda: Connection(free, delays), host, port)
         every.append(connection)
-    late: list[float] = []
     began = time.perf_counter()
     for number, call in enumerate(calls):
         due = began + number / rate
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-            late.append(time.perf_counter() - due)
         (await free.get()).send(call, due)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(10):
             for _ in every:
                 await free.get()
     delays.sort()
-    late.sort()
     return {
         "sent": len(calls),
         "accepted": len(delays),
@@ -133,7 +132,6 @@ async def send_events(url: str, rate: int, seconds: int, connections: int) -> di
         "seconds": round(time.perf_counter() - began, 2),
         **{f"p{part}_ms": round(delays[len(delays) * part // 100] * 1000, 2) for part in (50, 99)},
         "max_ms": round(delays[-1] * 1000, 2),
-        "machine_p99_ms": round(late[len(late) * 99 // 100] * 1000, 2),
     }
 
 
@@ -157,6 +155,14 @@ async def endless() -> AsyncIterator[dict[str, str]]:
     while True:
         number += 1
         yield {"prompt": f"say {number}"}
+
+
+def waiting_seconds() -> float | None:
+    """How long this process was ready to run and did not: the second number, in nanoseconds."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def cpu_seconds() -> float:
@@ -190,9 +196,11 @@ async def measure(base_url: str, wanted: argparse.Namespace) -> dict[str, Any]:
         idle_cpu_part = (cpu_seconds() - cpu) / IDLE_SECONDS
         command = [sys.executable, __file__, "--load", url, "--rate", str(wanted.rate)]
         command += ["--seconds", str(wanted.seconds), "--connections", str(wanted.connections)]
+        waited_before = waiting_seconds()
         calls, cpu, began = orchestrator.calls.total(), cpu_seconds(), time.perf_counter()
         load = json.loads((await anyio.run_process(command)).stdout)
         wall_seconds = time.perf_counter() - began
+        waited = waiting_seconds()
         cpu_part = (cpu_seconds() - cpu) / load["seconds"]
         calls_per_second = (orchestrator.calls.total() - calls) / wall_seconds
         tasks.cancel_scope.cancel()
@@ -206,6 +214,9 @@ async def measure(base_url: str, wanted: argparse.Namespace) -> dict[str, Any]:
         "accepted_per_second": round(load["accepted"] / load["seconds"]),
         "cpu_part": round(cpu_part, 3),
         "idle_cpu_part": round(idle_cpu_part, 3),
+        "waiting_part": None
+        if waited is None or waited_before is None
+        else round((waited - waited_before) / wall_seconds, 3),
         "engine_calls_per_second": round(calls_per_second, 1),
         "cpus": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2),

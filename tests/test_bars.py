@@ -31,4 +31,4 @@ def test_two_thousand_webhook_events_a_second_are_taken():
     assert found["accepted"] == found["sent"] == 10_000
     assert found["cpu_part"] < 0.7
     # On a machine that is busy with other things the delays are those of the machine.
-    assert found["p99_ms"] < 20 or found["load_average"] > 1
+    assert found["p99_ms"] < 20 or (found["waiting_part"] or 0) > 0.05
