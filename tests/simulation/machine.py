@@ -19,7 +19,7 @@ from simulation.loop import Killed
 
 from orchestrator import wiring
 from orchestrator.adapters import clock
-from orchestrator.adapters.journal import BALLAST_NAME, JOURNAL_NAME, ballast
+from orchestrator.adapters.journal import BALLAST_NAME, JOURNAL_NAME, ballast, lock
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME
 from orchestrator.emulator import server as emulator_server
 from orchestrator.execution import opening, running
@@ -312,6 +312,7 @@ def at_work_on(machine):
         (opening, "secrets", names),
         (wiring, "secrets", names),
         (ballast, "BALLAST_BYTES", 512),
+        (lock, "TRY_AGAIN_SECONDS", 0.0),  # real seconds, in which nothing here can change
         (running, "SHOW_SECONDS", 10.0),
     ]
     before = [(place, name, getattr(place, name)) for place, name, _ in places]
