@@ -6,6 +6,7 @@ from orchestrator.core.actions import CallTool, Deed, StopTools
 from orchestrator.core.endings import Endings
 from orchestrator.core.failures import RETRYABLE_RUN_CODES
 from orchestrator.core.families import FACTS
+from orchestrator.core.looking import Looking
 from orchestrator.core.model import (
     OUTCOME_OF,
     Family,
@@ -25,9 +26,15 @@ class Course:
     """Reads what the server says of a run and sets its course."""
 
     def __init__(
-        self, roster: Roster, rules: Rules, endings: Endings, chance: Callable[[], float]
+        self,
+        roster: Roster,
+        rules: Rules,
+        endings: Endings,
+        looking: Looking,
+        chance: Callable[[], float],
     ) -> None:
         self._roster = roster
+        self._looking = looking
         self._rules = rules
         self._endings = endings
         self._chance = chance
@@ -72,6 +79,7 @@ class Course:
             run.answered = frozenset()
             run.stale_looks = 0
         run.run_id = seen.run_id
+        run.began_at = now
         run.failures = run.missing = run.waits = run.refusals = 0
         run.looks = 0
         return self.seen(run, seen, now)
@@ -96,16 +104,16 @@ class Course:
             yield from self._finished(run, seen, now)
 
     def still_running(self, run: Run, hint: float | None, now: float) -> Iterator[Deed]:
+        if self._roster.replaying:
+            self._looking.begun_before(run)
+        else:
+            self._looking.found_running(run, now)
         self._roster.move(run, Change.SEEN_PENDING, now)
         run.pending_at = now
         if run.stop is not None and run.cancels == 0:
             yield from self._endings.stop(run, run.stop, now)
             return
-        keeps = FACTS[run.request.family].keeps_result_seconds
-        left = 1.0 if run.stop is not None else self._roster.groups.part_left(run.group)
-        polling = self._rules.polling if run.shard is None else self._rules.batch_polling
-        gap = polling.gap_seconds(run.looks, hint, keeps, self._chance(), left)
-        self._roster.wake(run, now + gap)
+        self._roster.wake(run, now + self._looking.gap_seconds(run, hint, now))
 
     def _finished(self, run: Run, seen: Seen, now: float) -> Iterator[Deed]:
         fetches = FACTS[run.request.family].fetches_result
@@ -189,6 +197,8 @@ class Course:
         """
         if run.state is not State.CHECKING:
             return
+        if not self._roster.replaying:
+            self._looking.found_ended(run, seen, now)
         gap = now - run.pending_at
         ago = seen.finished_seconds_ago
         delay = gap / 2 if ago is None else min(max(ago, 0.0), gap)

@@ -17,6 +17,11 @@ class Rules:
     )
     backoff: Backoff = field(default_factory=Backoff)
 
+    # The seconds of delay that one check is worth, to the learned policy. At 1, runs of a second
+    # to a minute are found as late as by backoff, or sooner, with half of its checks or fewer
+    # (benchmarks/policies.py).
+    check_price_seconds: float = 1.0
+
     # From the first create of a request to its end, retries and tool turns included. Deep research
     # takes tens of minutes; an hour ends a hung run without ending an honest one.
     deadline_seconds: float = 3_600.0
