@@ -2,6 +2,7 @@
 
 import typer
 
+from orchestrator.cli.compare_policies import compare_policies
 from orchestrator.cli.emulator import emulator
 from orchestrator.cli.run import run
 from orchestrator.cli.status import status
@@ -20,4 +21,5 @@ app.callback()(show_version)
 app.command()(run)
 app.command()(status)
 app.command()(story)
+app.command()(compare_policies)
 app.command()(emulator)

@@ -95,9 +95,7 @@ def cheapest(
     return Schedule(following, steps, cost)
 
 
-def _within(
-    width: float, left: float, mass: float, price: float
-) -> tuple[float, float] | None:
+def _within(width: float, left: float, mass: float, price: float) -> tuple[float, float] | None:
     """The step of looks within a bin, and what they and the delay cost; None: too wide for it."""
     step = sqrt(2.0 * price * width * left / mass)
     if step * WITHIN_MIN >= width:

@@ -230,9 +230,7 @@ class Learned:
             known.runs, known.schedule = 0, None
 
 
-def _planned(
-    schedule: Schedule, belief: Belief, age: float, price: float
-) -> tuple[float, float]:
+def _planned(schedule: Schedule, belief: Belief, age: float, price: float) -> tuple[float, float]:
     """The gap and how far chance may shift it."""
     place = bin_of(age)
     step = schedule.steps[place]

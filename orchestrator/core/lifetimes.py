@@ -10,7 +10,7 @@ self-consistent estimate: Turnbull 1976). Older counts fade, so changes over tim
 
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import isfinite, log
 
 # Bins grow by 3 %, from 50 ms to a day: no API answers a check sooner, and no run that is looked
@@ -21,7 +21,7 @@ LAST_SECONDS = 86_400.0
 _LOG_RATIO = log(RATIO)
 BINS = int(log(LAST_SECONDS / FIRST_SECONDS) / _LOG_RATIO) + 2
 AGES = (0.0, *(FIRST_SECONDS * RATIO**power for power in range(BINS)))
-_MIDDLES = tuple((early + late) / 2 for early, late in zip(AGES, AGES[1:], strict=False))
+_MIDDLES = tuple((early + late) / 2 for early, late in pairwise(AGES))
 
 # The belief before anything was seen, and where nothing was: of those that are at work at an age,
 # half are at twice that age (a Pareto law of index 1, for which optimal gaps grow with the square
@@ -70,9 +70,7 @@ class Belief:
     def __init__(self, masses: Sequence[float]) -> None:
         self.masses = array("d", masses)
         self.ended = array("d", accumulate(masses, initial=0.0))
-        self.summed = array(
-            "d", accumulate(map(float.__mul__, masses, _MIDDLES), initial=0.0)
-        )
+        self.summed = array("d", accumulate(map(float.__mul__, masses, _MIDDLES), initial=0.0))
 
     def left(self, age: float) -> float:
         """The part that is at work still at an age."""
