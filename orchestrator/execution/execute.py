@@ -22,6 +22,7 @@ from orchestrator.emulator.server import serve, unix_now
 from orchestrator.errors import OrchestratorError, OutputFailed
 from orchestrator.execution.call_watch import CallWatch
 from orchestrator.execution.folder import Beginning
+from orchestrator.execution.lifetimes_file import keep_learned, learned_before
 from orchestrator.execution.opening import EMULATOR, Opened, open_execution
 from orchestrator.execution.running import Execution, Stop
 from orchestrator.jobfile import Job, emulator_settings
@@ -126,6 +127,8 @@ async def execute_with(
             manner.tell(f"a new execution, in {opened.folder}")
         log_path, secrets = opened.folder / LOG_NAME, [client.api_key]
         log = stack.enter_context(execution_log(log_path, level=manner.log_level, secrets=secrets))
+        price = job.settings.check_price_seconds
+        learned = learned_before(opened.folder, opened.facts, price, log)
         calls = CallWatch(log, manner.warn, client.base_url.netloc.decode())
 
         def orchestrator_with(journal: Journal) -> Orchestrator:
@@ -134,7 +137,9 @@ async def execute_with(
                 tools=tools,
                 log=log,
                 on_call=calls.ended,
-                keeping=Keeping(name=opened.facts.name, journal=journal, past=opened.past),
+                keeping=Keeping(
+                    name=opened.facts.name, journal=journal, past=opened.past, learned=learned
+                ),
                 **asdict(job.settings),
             )
 
@@ -143,6 +148,7 @@ async def execute_with(
         summary = await execution.run(
             manner.on_ready, manner.warn, cancel_on_interrupt=manner.cancel_on_interrupt
         )
+        keep_learned(opened.folder, learned, log)
         try:
             _write_summary(opened.folder, summary)
         except OutputFailed as error:

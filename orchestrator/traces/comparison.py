@@ -5,7 +5,7 @@ so that their mean delay is at most that of the backoff; what is compared is how
 take then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 
@@ -23,6 +23,10 @@ TRIES_MAX = 14
 NEAR_ENOUGH = 0.985
 TARGETED = 0.993
 STEP_MAX = 8.0
+
+# On a short trace what is measured jumps with the price, so its neighbours are tried too.
+RUNS_TO_TRY_AROUND = 20_000
+AROUND = (0.75, 0.82, 0.9, 0.95, 1.05, 1.1, 1.2, 1.3)
 APART_MIN = 1.04
 
 
@@ -61,6 +65,7 @@ class _Dial:
 
     measure: Callable[[float], Tally]
     target_seconds: float
+    around: Sequence[float] = ()  # also tried, as multiples of the price that was nearest
     tried: dict[float, Tally] = field(default_factory=dict)
 
     def find(self, start: float) -> tuple[float, Tally]:
@@ -81,6 +86,9 @@ class _Dial:
             price = self._next(price, tally.delay_mean_seconds, low, high)
             if price in self.tried:
                 break
+        near = min(self.tried, key=lambda price: abs(self._off(price)))
+        for factor in self.around:
+            self.tried[near * factor] = self.measure(near * factor)
         kept = {
             price: tally
             for price, tally in self.tried.items()
@@ -90,6 +98,9 @@ class _Dial:
             kept = {price: tally for price, tally in self.tried.items() if price == min(self.tried)}
         best = min(kept, key=lambda price: (kept[price].checks, price))
         return best, kept[best]
+
+    def _off(self, price: float) -> float:
+        return self.tried[price].delay_mean_seconds - self.target_seconds
 
     def _next(self, price: float, delay: float, low: float | None, high: float | None) -> float:
         """Delays grow with about the square root of the price; halving makes sure of an end."""
@@ -120,7 +131,8 @@ def compare(trace: Trace, polling: Polling, *, skip: int = 0, curves: bool = Fal
     offline = _Dial(replay.offline, backoff.delay_mean_seconds)
     price, tally = offline.find(1.0)
     best = _figures(OFFLINE, tally, price)
-    learned = _Dial(replay.learned, backoff.delay_mean_seconds)
+    around = AROUND if len(trace.runs) <= RUNS_TO_TRY_AROUND else ()
+    learned = _Dial(replay.learned, backoff.delay_mean_seconds, around)
     # A dial that makes no difference to the optimum is near its middle, not at its end.
     price, tally = learned.find(min(max(price, 0.03), 30.0))
     figures += [_figures(LEARNED, tally, price), best]
