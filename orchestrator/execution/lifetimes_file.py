@@ -90,8 +90,8 @@ def _files(folder: Path, facts: Facts) -> Iterator[Path]:
         return
     dated: list[tuple[float, Path]] = []
     with suppress(OSError):
-        for path in folder.resolve().parent.glob(f"*/{LIFETIMES_NAME}"):
-            dated.append((path.stat().st_mtime, path))
+        paths = folder.resolve().parent.glob(f"*/{LIFETIMES_NAME}")
+        dated = [(path.stat().st_mtime, path) for path in paths]
     for _, path in sorted(dated, reverse=True)[:FOLDERS_MAX]:
         if _is_alike(path.parent, facts):
             yield path

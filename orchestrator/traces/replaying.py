@@ -9,7 +9,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil, sqrt
+from math import ceil
 from random import Random
 
 from orchestrator.core.inspection import cheapest
@@ -70,7 +70,7 @@ class Replay:
                 self._by_key.setdefault(key, []).append(seconds)
         self.keys = len(kinds)
         self.runs = sum(map(len, self._by_key.values()))
-        self._halves: list[tuple[_Ends, Sequence[float]]] = []
+        self._known: list[_Ends] = []
 
     def fixed(self, gap_seconds: float) -> Tally:
         """A check every so many seconds."""
@@ -114,20 +114,16 @@ class Replay:
         return tally
 
     def offline(self, price_seconds: float) -> Tally:
-        """The optimum for the distribution of each key.
+        """The optimum for the distribution of each key, which is that of the very runs.
 
-        It is fitted on every other run and measured on those in between, and the other way round:
-        fitted on what it is measured on it would know each end beforehand.
+        Nothing that does not change with time takes fewer checks; with few runs of a key nothing
+        that has to learn comes near it.
         """
-        if not self._halves:
-            for durations in self._by_key.values():
-                one, other = durations[::2], durations[1::2]
-                self._halves.append((_Ends(one), other or one))
-                if other:
-                    self._halves.append((_Ends(other), one))
+        if not self._known:
+            self._known = [_Ends(durations) for durations in self._by_key.values()]
         tally = Tally()
-        for ends, measured in self._halves:
-            ends.measure(measured, price_seconds, tally)
+        for ends in self._known:
+            ends.measure(price_seconds, tally)
         return tally
 
 
@@ -135,6 +131,7 @@ class _Ends:
     """A known distribution of lifetimes: that of these durations."""
 
     def __init__(self, durations: Sequence[float]) -> None:
+        self._durations = durations
         self._ages, self._ended, self._summed = [0.0], [0.0], [0.0]
         part = 1.0 / len(durations)
         gone = total = 0.0
@@ -151,7 +148,7 @@ class _Ends:
             self._ended.append(1.0)
             self._summed.append(0.0)
 
-    def measure(self, durations: Sequence[float], price: float, tally: Tally) -> None:
+    def measure(self, price: float, tally: Tally) -> None:
         following = cheapest(
             self._ages, self._ended, self._summed, price, spread_within=False
         ).following
@@ -159,15 +156,6 @@ class _Ends:
         while following[place]:
             place = following[place]
             checks.append(self._ages[place])
-        last = checks[-1]
-        for seconds in durations:
+        for seconds in self._durations:
             found = bisect_left(checks, seconds)
-            if found < len(checks):
-                tally.add(found + 1, checks[found] - seconds)
-                continue
-            # Older than any that is known: as the learned policy does far in the tail.
-            age, looks = last, len(checks)
-            while age < seconds:
-                age += max(sqrt(2 * price * age), 0.05)
-                looks += 1
-            tally.add(looks, age - seconds)
+            tally.add(found + 1, checks[found] - seconds)
