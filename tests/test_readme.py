@@ -109,7 +109,11 @@ def options_of(command):
 
 @pytest.mark.parametrize(
     ("command", "heading"),
-    [("run", "## `orchestrator run SOURCE`"), ("emulator", "## The emulator")],
+    [
+        ("run", "## `orchestrator run SOURCE`"),
+        ("emulator", "## The emulator"),
+        ("compare-policies", "### `orchestrator compare-policies TRACE`"),
+    ],
 )
 def test_every_option_is_in_the_table_of_its_command(command, heading):
     """A reader finds each option that there is, and no option that there isn't."""
@@ -119,7 +123,7 @@ def test_every_option_is_in_the_table_of_its_command(command, heading):
 
 def test_no_option_is_spoken_of_that_does_not_exist():
     """Every option anywhere on the page is one of ours, or of the quickstart's pip."""
-    commands = ("run", "emulator", "status", "story")
+    commands = ("run", "emulator", "status", "story", "compare-policies")
     known = set().union(*map(options_of, commands), {"--version", "--help"})
     quickstart = "".join(blocks("sh")[:2])
     rest = README.replace(blocks("sh")[0], "").replace(blocks("sh")[1], "")
