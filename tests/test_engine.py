@@ -173,16 +173,18 @@ async def test_the_limit_is_learned_from_the_headers(number):
     assert played.orchestrator.rpm_of("gpt-5-mini") == 600
 
 
-@pytest.mark.parametrize("number", [80, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [80, 400])
 async def test_learned_gaps_save_checks(number):
     """By the emulator's books, there are fewer checks than by backoff, and no run is overlooked."""
     emulator = Emulator(Settings(queue_seconds=Fixed(0.0), run_seconds=Lognormal(8.0, 0.4)))
 
-    played = await play(prompts(number), emulator, latency_seconds=0.0)
+    played = await play(prompts(number), emulator, latency_seconds=0.0, max_in_flight=8)
 
     looks = Counter(record.run_id for record in emulator.books.calls(0, 10**9))
     assert set(played.outcomes.values()) == {Outcome.COMPLETED}
-    assert looks.total() / len(looks) - 1 < 4.8  # by backoff 5.9
+    # One call of each is its create. By backoff it would be 5.9 checks.
+    assert looks.total() / len(looks) - 1 < 4
 
 
 async def test_no_run_is_checked_before_it_is_due():

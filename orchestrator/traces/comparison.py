@@ -22,7 +22,7 @@ PRICE_MIN, PRICE_MAX = 1e-4, 1e4
 TRIES_MAX = 14
 NEAR_ENOUGH = 0.985
 TARGETED = 0.993
-STEP_MAX = 8.0
+STEP_MIN, STEP_MAX = 1.25, 8.0
 
 # On a short trace what is measured jumps with the price, so its neighbours are tried too.
 RUNS_TO_TRY_AROUND = 20_000
@@ -73,7 +73,7 @@ class _Dial:
         low: float | None = None
         high: float | None = None
         price = min(max(start, PRICE_MIN), PRICE_MAX)
-        for _ in range(TRIES_MAX):
+        while len(self.tried) < TRIES_MAX or low is None:
             tally = self.tried[price] = self.measure(price)
             if tally.delay_mean_seconds <= self.target_seconds:
                 low = price
@@ -106,6 +106,11 @@ class _Dial:
         """Delays grow with about the square root of the price; halving makes sure of an end."""
         factor = (TARGETED * self.target_seconds / delay) ** 2 if delay else STEP_MAX
         guess = price * min(max(factor, 1 / STEP_MAX), STEP_MAX)
+        # What is measured has steps: a guess that hardly moves would stay on one.
+        if low is None:
+            guess = min(guess, price / STEP_MIN)
+        if high is None:
+            guess = max(guess, price * STEP_MIN)
         if low is not None and high is not None and not low * 1.01 < guess < high / 1.01:
             guess = sqrt(low * high)
         return min(max(guess, PRICE_MIN), PRICE_MAX)
