@@ -3,14 +3,26 @@
 import json
 
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
 from orchestrator.adapters.journal import Facts, JournalFile
 from orchestrator.core.learned import Kind, Learned
 from orchestrator.execution.lifetimes_file import LIFETIMES_NAME, keep_learned, learned_before
 
-LOG = structlog.get_logger()
+
+class Log:
+    """Remembers the names of what was logged."""
+
+    def __init__(self):
+        self.events = []
+
+    def info(self, event, **fields):
+        pass
+
+    def warning(self, event, **fields):
+        self.events.append(event)
+
+
+LOG = Log()
 KIND = Kind("responses", "gpt-5-nano", "/v1/responses")
 FACTS = Facts(
     name="run-1",
@@ -101,19 +113,19 @@ def test_a_file_that_makes_no_sense_is_a_warning(tmp_path, content):
     folder = execution_in(tmp_path / "a-1")
     (folder / LIFETIMES_NAME).write_bytes(content.encode(errors="surrogateescape"))
 
-    with capture_logs() as logs:
-        learned = learned_before(folder, FACTS, 1.0, structlog.get_logger())
+    log = Log()
+    learned = learned_before(folder, FACTS, 1.0, log)
 
-    assert [line["event"] for line in logs] == ["lifetimes.unreadable"]
+    assert log.events == ["lifetimes.unreadable"]
     assert not knows(learned)
 
 
 def test_a_folder_that_can_not_be_written_is_a_warning(tmp_path):
     """Results are what counts; the next execution learns anew."""
-    with capture_logs() as logs:
-        keep_learned(tmp_path / "gone", learn(), structlog.get_logger())
+    log = Log()
+    keep_learned(tmp_path / "gone", learn(), log)
 
-    assert [line["event"] for line in logs] == ["lifetimes.not_kept"]
+    assert log.events == ["lifetimes.not_kept"]
 
 
 def test_nothing_learned_leaves_no_file(tmp_path):

@@ -45,6 +45,7 @@ from orchestrator.emulator.faults import Fault
 from orchestrator.emulator.rules import read_rules
 from orchestrator.emulator.settings import Settings as EmulatorSettings
 from orchestrator.execution import LOG_NAME
+from orchestrator.execution.lifetimes_file import LIFETIMES_NAME
 from orchestrator.jobfile import emulator_settings, read_job
 from orchestrator.jobfile.table import TABLES
 from orchestrator.ports import CallKind
@@ -147,7 +148,7 @@ def test_every_exit_code_is_explained():
 
 def test_every_output_file_is_explained():
     """The table of files has all that an execution writes."""
-    names = {RESULTS_NAME, ERRORS_NAME, SUMMARY_NAME, LOG_NAME, JOURNAL_NAME}
+    names = {RESULTS_NAME, ERRORS_NAME, SUMMARY_NAME, LOG_NAME, JOURNAL_NAME, LIFETIMES_NAME}
     assert {row[0].strip("`") for row in table("file")} == names
 
 

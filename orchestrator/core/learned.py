@@ -62,7 +62,7 @@ GAP_SECONDS_MIN = 0.05
 # exp(ALARM) looks. That runs are slower is seen by looking on; that they are faster is not, so some
 # runs are looked at by backoff, and what these tell must confirm it.
 CHANGE = 3.0
-ALARM = 8.0
+ALARM = 11.0
 TRIAL_RUNS = 4
 CONFIRMED = 3.0
 
