@@ -12,7 +12,7 @@ inspection.py places the checks where price x checks + delay is least (Barlow, H
   the age, fills what was not seen yet, and the far tail.
 - **The price rises by itself**: a check that takes a permit while others wait for one delays all of
   them, together by as much as it waited itself. So the mean lateness of checks is added to it.
-- **Changes**: counts fade with a half-life of 500 runs. Three tests (cumulative sums of log
+- **Changes**: counts fade with a half-life of 1,000 runs. Three tests (cumulative sums of log
   likelihood ratios: Page, "Continuous inspection schemes", 1954) ask after every look whether runs
   now end thrice as fast, thrice as slowly, or at ages when none did. On alarm what was learned is
   all but forgotten; unless runs have become slower, backoff finds out where they end now.
