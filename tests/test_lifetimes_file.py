@@ -47,6 +47,7 @@ def execution_in(folder, facts=FACTS):
 def learn(seconds=5.0):
     learned = Learned(1.0)
     for _ in range(30):
+        learned.still_running(KIND, 0.0, seconds - 0.1)
         learned.ended(KIND, seconds - 0.1, seconds)
     return learned
 

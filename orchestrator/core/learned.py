@@ -19,9 +19,9 @@ inspection.py places the checks where price x checks + delay is least (Barlow, H
 - **Exploration**: where nobody looks, nothing is learned. Jitter shifts each check a little, and 3
   in 100 runs are looked at once at a random moment before their first check.
 
-Measured by benchmarks/policies.py, where the traces and the bounds are. A guard that compares with
-what backoff would have cost is left out: on no trace there, made to deceive or not, would it have
-acted for longer than the tests above take.
+- **Backoff stays** where the schedule does not promise to be a tenth cheaper, by the same belief.
+
+Measured by benchmarks/policies.py, where the traces and the bounds are.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 from orchestrator.core.inspection import Schedule, cheapest
 from orchestrator.core.lifetimes import AGES, LAST_SECONDS, Belief, Lifetimes, bin_of, place_of
+from orchestrator.core.polling import Polling
 
 # Kinds that are kept, each in some 20 kB; those that were not met for longest go first.
 KINDS_MAX = 1_000
@@ -70,6 +71,12 @@ CONFIRMED = 3.0
 RUNS_KEPT_SLOWER = 30.0
 RUNS_KEPT_FASTER = 4.0
 
+# A schedule must promise this much less than backoff: what it promises is flattered by the chance
+# in what it was fitted to. Backoff is reckoned as far as some in a thousand are left.
+GAIN = 0.9
+BACKOFF_LOOKS_MAX = 200
+BACKOFF_LEFT_MIN = 0.003
+
 FASTER, SLOWER, ELSEWHERE = range(3)
 
 
@@ -101,6 +108,7 @@ class _Known:
     price: float = 0.0  # likewise
     schedule: Schedule | None = None
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    is_better: bool = False  # than backoff, by what is believed
     trial: int = 0  # runs that have yet to end before an alarm is believed
 
     def is_stale(self, price: float) -> bool:
@@ -110,10 +118,11 @@ class _Known:
         changed = not 1 / PRICE_CHANGE <= price / self.price <= PRICE_CHANGE
         return self.runs >= grown or changed
 
-    def make_schedule(self, price: float) -> None:
+    def make_schedule(self, price: float, polling: Polling) -> None:
         belief = self.lifetimes.believe()
         self.schedule = cheapest(AGES, belief.ended, belief.summed, price, spread_within=True)
         self.price, self.runs_then = price, max(self.runs, RUNS_MIN)
+        self.is_better = self.schedule.cost < GAIN * _backoff_cost(belief, polling, price)
 
 
 class Learned:
@@ -122,9 +131,16 @@ class Learned:
     Args:
         check_price_seconds: The delay that is worth a check, greater than 0.
         kept: What an earlier execution has learned.
+        polling: The backoff that the caller falls back to.
     """
 
-    def __init__(self, check_price_seconds: float, kept: Iterable[Kept] = ()) -> None:
+    def __init__(
+        self,
+        check_price_seconds: float,
+        kept: Iterable[Kept] = (),
+        polling: Polling | None = None,
+    ) -> None:
+        self._polling = polling or Polling()
         self._price_set = check_price_seconds
         self._lateness = 0.0
         self._kinds: dict[Kind, _Known] = {}
@@ -157,8 +173,8 @@ class Learned:
             return None
         price = self.price_seconds
         if known.is_stale(price):
-            known.make_schedule(price)
-        if known.schedule is None or known.trial:
+            known.make_schedule(price, self._polling)
+        if known.schedule is None or known.trial or not known.is_better:
             return None
         probes = looks == 0 and chance < PROBES
         if looks == 0:  # what is left of chance is as uniform
@@ -228,6 +244,20 @@ class Learned:
         if is_confirmed:
             known.lifetimes.forget(RUNS_KEPT_FASTER)
             known.runs, known.schedule = 0, None
+
+
+def _backoff_cost(belief: Belief, polling: Polling, price: float) -> float:
+    """About what backoff costs by a belief, as `Schedule.cost`."""
+    age, left, cost = 0.0, 1.0, 0.0
+    for looks in range(BACKOFF_LOOKS_MAX):
+        gap = polling.gap_seconds(looks, None, LAST_SECONDS, 0.5)
+        age += gap
+        then = belief.left(age)
+        cost += price * left + (left - then) * gap / 2
+        left = then
+        if left < BACKOFF_LEFT_MIN:
+            break
+    return cost
 
 
 def _planned(schedule: Schedule, belief: Belief, age: float, price: float) -> tuple[float, float]:

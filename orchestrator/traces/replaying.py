@@ -96,7 +96,7 @@ class Replay:
     def learned(self, price_seconds: float) -> Tally:
         """The learned policy, beginning with nothing."""
         chance, polling, tally = Random(self._seed).random, self._polling, Tally()  # noqa: S311 - jitter
-        learned = Learned(price_seconds)
+        learned = Learned(price_seconds, polling=polling)
         for kind, seconds, counts in self._runs:
             age, looks = 0.0, 0
             while True:
