@@ -210,6 +210,19 @@ class ExecutionMissing(UserMistake):
     has made, such as one of those under executions/."""
 
 
+class TraceUnusable(UserMistake):
+    """{path} can't be used as a trace: {problem}. {cure}"""
+
+
+class PlotMissing(UserMistake):
+    """A plot takes matplotlib, which is not installed. Install it with
+    pip install "run-orchestrator[plot]", or leave out --plot."""
+
+
+class PlotUnusable(UserMistake):
+    """No plot can be drawn at {path}: {problem}. Give another file, a .png or a .svg."""
+
+
 class RequestUnknown(UserMistake):
     """{path} knows no request with the custom_id {custom_id!r}: it was not begun yet, or the name
     is another one."""

@@ -63,6 +63,7 @@ class Orchestrator(Figures):
         rpm: Requests per minute of each model. None: what the server's headers say.
         tpm: Tokens per minute of each model. None: what the server's headers say.
         checks_rpm: Status checks per minute, when they have a limit of their own.
+        check_price_seconds: The seconds of delay that one check is worth: higher for fewer checks.
         connections: Calls that may be out at the same time; each is one task and one connection.
         max_in_flight: Requests that may be in flight at the same time; 1,000 unless given, and
             250,000 by batch.
@@ -117,6 +118,7 @@ class Orchestrator(Figures):
         rpm: float | None = None,
         tpm: float | None = None,
         checks_rpm: float | None = None,
+        check_price_seconds: float = Rules.check_price_seconds,
         connections: int = Settings.connections,
         max_in_flight: int | None = None,
         tools_at_once: int = Settings.tools_at_once,

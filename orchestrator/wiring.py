@@ -19,6 +19,7 @@ from orchestrator.apis.transport import CallRecord, Transport
 from orchestrator.apis.webhook_signature import verifier
 from orchestrator.core.entries import Past
 from orchestrator.core.events import WebhookArrived
+from orchestrator.core.learned import Learned
 from orchestrator.core.scheduler import Scheduler
 from orchestrator.core.settings import Settings
 from orchestrator.driver import Driver
@@ -44,12 +45,14 @@ class Keeping:
         journal: Keeps on disk what would be lost.
         past: What earlier processes left in flight, where there were any.
         webhook_ids: The webhooks that they heard, the oldest first.
+        learned: What is known of how long runs take; goes on learning.
     """
 
     name: str = field(default_factory=lambda: f"run-{secrets.token_hex(6)}")
     journal: Journal = field(default_factory=NoJournal)
     past: Past | None = None
     webhook_ids: Sequence[str] = ()
+    learned: Learned | None = None
 
 
 def wire(
@@ -81,7 +84,7 @@ def wire(
     chance = random.Random(settings.seed).random  # noqa: S311 - it only spreads the checks
     began_at = clock.now() - (past.seconds if past is not None else 0.0)
     driver = Driver(
-        scheduler=Scheduler(rules, chance, price_of, began_at),
+        scheduler=Scheduler(rules, chance, price_of, began_at, keeping.learned),
         apis=every_family(transport, schemas, name, delete_files=settings.delete_files),
         limiter=limiter,
         tools=tools,

@@ -115,7 +115,7 @@ def test_what_comes_out_is_whole_and_agrees_with_the_books(command, emulator, tm
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()}
     names = ("results.jsonl", "errors.jsonl", "summary.json", "log.jsonl")
-    names += ("journal.sqlite", "journal.lock")
+    names += ("journal.sqlite", "journal.lock", "lifetimes.json")
     assert modes == dict.fromkeys(names, 0o600)
 
     summary = json.loads((out / "summary.json").read_text())

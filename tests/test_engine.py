@@ -2,12 +2,14 @@
 
 import asyncio
 from bisect import bisect_left
+from collections import Counter
 from itertools import pairwise
 
 import anyio
 import pytest
 from support.engine import play
 
+from orchestrator.core.learned import RUNS_MIN
 from orchestrator.core.model import Outcome
 from orchestrator.emulator.durations import Fixed, Lognormal
 from orchestrator.emulator.emulator import Emulator
@@ -171,17 +173,30 @@ async def test_the_limit_is_learned_from_the_headers(number):
     assert played.orchestrator.rpm_of("gpt-5-mini") == 600
 
 
-@pytest.mark.parametrize("number", [80, pytest.param(400, marks=pytest.mark.slow)])
-async def test_no_run_is_checked_before_it_is_due(number):
-    """By the emulator's books, each check comes after its gap."""
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [80, 400])
+async def test_learned_gaps_save_checks(number):
+    """By the emulator's books, there are fewer checks than by backoff, and no run is overlooked."""
+    emulator = Emulator(Settings(queue_seconds=Fixed(0.0), run_seconds=Lognormal(8.0, 0.4)))
+
+    played = await play(prompts(number), emulator, latency_seconds=0.0, max_in_flight=8)
+
+    looks = Counter(record.run_id for record in emulator.books.calls(0, 10**9))
+    assert set(played.outcomes.values()) == {Outcome.COMPLETED}
+    # One call of each is its create. By backoff it would be 5.9 checks.
+    assert looks.total() / len(looks) - 1 < 4
+
+
+async def test_no_run_is_checked_before_it_is_due():
+    """By the emulator's books, each check comes after its gap, as long as nothing is learned."""
     emulator = Emulator(Settings(queue_seconds=Fixed(0.0), run_seconds=Lognormal(8.0, 0.8)))
 
-    await play(prompts(number), emulator, latency_seconds=0.0)
+    await play(prompts(RUNS_MIN), emulator, latency_seconds=0.0)
 
     seen = {}
     for record in emulator.books.calls(0, 10**9):
         seen.setdefault(record.run_id, []).append(record.at_seconds)
-    assert len(seen) >= number
+    assert len(seen) >= RUNS_MIN
     for times in seen.values():
         for looks, (before, after) in enumerate(pairwise(times)):
             planned = min(0.5 * 1.5**looks, 5.0)

@@ -365,10 +365,10 @@ class TestMistakesInAJobFile:
         """A key that nobody knows is told with the one that is likely meant, and all others."""
         assert problem("[limits]\nrmp = 600") == (
             '[limits] has no setting "rmp". Did you mean "rpm"? Known here are rpm, tpm, '
-            "checks_rpm, connections, max_in_flight, tools_at_once, tool_timeout_seconds, "
-            "turns_max, attempts_max, deadline_seconds, run_deadline_seconds, "
-            "execution_deadline_seconds, max_cost_usd, max_tokens, same_failures_max, "
-            "lost_creates, seed."
+            "checks_rpm, check_price_seconds, connections, max_in_flight, tools_at_once, "
+            "tool_timeout_seconds, turns_max, attempts_max, deadline_seconds, "
+            "run_deadline_seconds, execution_deadline_seconds, max_cost_usd, max_tokens, "
+            "same_failures_max, lost_creates, seed."
         )
         assert problem("x = 1").startswith('there is no setting "x". Known here are name, ')
         assert '[emulator] has no setting "zzz"' in problem("[emulator]\nzzz = 1")

@@ -47,6 +47,7 @@ from orchestrator.emulator.faults import Fault
 from orchestrator.emulator.rules import read_rules
 from orchestrator.emulator.settings import Settings as EmulatorSettings
 from orchestrator.execution import LOG_NAME
+from orchestrator.execution.lifetimes_file import LIFETIMES_NAME
 from orchestrator.jobfile import emulator_settings, read_job
 from orchestrator.jobfile.table import TABLES
 from orchestrator.ports import CallKind
@@ -116,7 +117,11 @@ WEBHOOK_COMMANDS = [f"webhooks {word}" for word in ("create", "list", "test", "r
 
 @pytest.mark.parametrize(
     ("command", "heading"),
-    [("run", "## `orchestrator run SOURCE`"), ("emulator", "## The emulator")],
+    [
+        ("run", "## `orchestrator run SOURCE`"),
+        ("emulator", "## The emulator"),
+        ("compare-policies", "### `orchestrator compare-policies TRACE`"),
+    ],
 )
 def test_every_option_is_in_the_table_of_its_command(command, heading):
     """A reader finds each option that there is, and no option that there isn't."""
@@ -138,7 +143,8 @@ def test_every_option_about_webhooks_is_told():
 
 def test_no_option_is_spoken_of_that_does_not_exist():
     """Every option anywhere on the page is one of ours, or of the quickstart's pip."""
-    commands = ("run", "emulator", "status", "story", "doctor", *WEBHOOK_COMMANDS)
+    others = ("emulator", "status", "story", "doctor", "compare-policies")
+    commands = ("run", *others, *WEBHOOK_COMMANDS)
     known = set().union(*map(options_of, commands), {"--version", "--help"})
     quickstart = "".join(blocks("sh")[:2])
     rest = README.replace(blocks("sh")[0], "").replace(blocks("sh")[1], "")
@@ -173,7 +179,7 @@ def test_every_exit_code_is_explained():
 
 def test_every_output_file_is_explained():
     """The table of files has all that an execution writes."""
-    names = {RESULTS_NAME, ERRORS_NAME, SUMMARY_NAME, LOG_NAME, JOURNAL_NAME}
+    names = {RESULTS_NAME, ERRORS_NAME, SUMMARY_NAME, LOG_NAME, JOURNAL_NAME, LIFETIMES_NAME}
     assert {row[0].strip("`") for row in table("file")} == names
 
 

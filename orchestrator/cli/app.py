@@ -2,6 +2,7 @@
 
 import typer
 
+from orchestrator.cli.compare_policies import compare_policies
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.emulator import emulator
 from orchestrator.cli.run import run
@@ -22,6 +23,7 @@ app.callback()(show_version)
 app.command()(run)
 app.command()(status)
 app.command()(story)
+app.command()(compare_policies)
 app.command()(emulator)
 app.add_typer(webhooks)
 app.command()(doctor)

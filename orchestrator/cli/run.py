@@ -51,6 +51,14 @@ Tpm = Annotated[float | None, typer.Option(help="Tokens per minute of each model
 ChecksRpm = Annotated[
     float | None, typer.Option(help="Status checks per minute, if they have a limit of their own.")
 ]
+CheckPrice = Annotated[
+    float | None,
+    typer.Option(
+        "--check-price",
+        metavar="SECONDS",
+        help="Delay that a status check is worth; more makes checks rarer.",
+    ),
+]
 MaxInFlight = Annotated[int | None, typer.Option(help="Runs at the same time.")]
 Connections = Annotated[int | None, typer.Option(help="Calls at the same time.")]
 Tools = Annotated[
@@ -136,6 +144,7 @@ def run(
     rpm: Rpm = None,
     tpm: Tpm = None,
     checks_rpm: ChecksRpm = None,
+    check_price_seconds: CheckPrice = None,
     max_in_flight: MaxInFlight = None,
     connections: Connections = None,
     tools: Tools = None,

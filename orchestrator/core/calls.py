@@ -13,6 +13,7 @@ from orchestrator.core.actions import (
 )
 from orchestrator.core.batches import lines_of
 from orchestrator.core.lanes import Want
+from orchestrator.core.learned import Learned
 from orchestrator.core.roster import NEVER, Roster
 from orchestrator.core.rules import Rules
 from orchestrator.core.runs import Run, Shard
@@ -25,8 +26,9 @@ COSTS_TOKENS = frozenset({Want.CREATE, Want.SUBMIT})
 class Calls:
     """Hands out calls, one for each permit."""
 
-    def __init__(self, roster: Roster, rules: Rules) -> None:
+    def __init__(self, roster: Roster, rules: Rules, learned: Learned) -> None:
         self._roster = roster
+        self._learned = learned
         self._rules = rules
         self.trial_until: float | None = None
         self.trial_over = False
@@ -173,6 +175,8 @@ class Calls:
     def _check(self, due: Run, now: float) -> CheckRuns:
         """A run that is due, and all that run beside it in its group: they are answered for too."""
         if not due.group or due.alone:
+            if not due.group:
+                self._learned.check_sent(now - due.due_at)
             self._checked(due, now)
             return CheckRuns((RunToCheck(due.number, due.run_id, due.request),))
         members = [self._roster.runs[number] for number in self._roster.groups.members(due.group)]

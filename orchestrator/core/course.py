@@ -6,6 +6,7 @@ from orchestrator.core.actions import CallTool, Deed, StopTools
 from orchestrator.core.endings import Endings
 from orchestrator.core.failures import RETRYABLE_RUN_CODES
 from orchestrator.core.families import FACTS, About
+from orchestrator.core.looking import Looking
 from orchestrator.core.model import (
     OUTCOME_OF,
     Family,
@@ -25,9 +26,15 @@ class Course:
     """Reads what the server says of a run and sets its course."""
 
     def __init__(
-        self, roster: Roster, rules: Rules, endings: Endings, chance: Callable[[], float]
+        self,
+        roster: Roster,
+        rules: Rules,
+        endings: Endings,
+        looking: Looking,
+        chance: Callable[[], float],
     ) -> None:
         self._roster = roster
+        self._looking = looking
         self._rules = rules
         self._endings = endings
         self._chance = chance
@@ -72,6 +79,7 @@ class Course:
             run.answered = frozenset()
             run.stale_looks = 0
         self._roster.name(run, seen.run_id, now)
+        run.began_at = now
         run.failures = run.missing = run.waits = run.refusals = 0
         run.looks = 0
         return self.seen(run, seen, now)
@@ -96,15 +104,16 @@ class Course:
             yield from self._finished(run, seen, now)
 
     def still_running(self, run: Run, hint: float | None, now: float) -> Iterator[Deed]:
+        if self._roster.replaying:
+            self._looking.begun_before(run)
+        else:
+            self._looking.found_running(run, now)
         self._roster.move(run, Change.SEEN_PENDING, now)
         run.pending_at = now
         if run.stop is not None and run.cancels == 0:
             yield from self._endings.stop(run, run.stop, now)
             return
-        keeps = FACTS[run.request.family].keeps_result_seconds
-        left = 1.0 if run.stop is not None else self._roster.groups.part_left(run.group)
-        polling = self._rules.polling if run.shard is None else self._rules.batch_polling
-        gap = polling.gap_seconds(run.looks, hint, keeps, self._chance(), left)
+        gap = self._looking.gap_seconds(run, hint, now)
         gap = self._roster.hearing.gap_seconds(run, gap, hint, self._chance, now)
         self._roster.wake(run, now + gap)
 
@@ -197,6 +206,8 @@ class Course:
         about = About.ACTION if asks else About.END
         ago = seen.finished_seconds_ago
         told_at = self._roster.hearing.notice(run, about, ago, now)
+        if not self._roster.replaying:
+            self._looking.found_ended(run, seen, told_at, now)
         gap = now - run.pending_at
         if ago is None and told_at is not None:
             delay = now - told_at

@@ -57,7 +57,13 @@ class Polling:
         # 1.5 ** 64 is far over every cap, and an unbounded power overflows one day.
         planned = min(self.first_seconds * self.factor ** min(looks, 64), self._cap(part_left))
         jittered = planned * (1 - JITTER + 2 * JITTER * chance)
-        return min(max(jittered, hint_seconds or 0.0), keeps_result_seconds * KEPT_PART_MAX)
+        return self.within(jittered, hint_seconds, keeps_result_seconds)
+
+    def within(
+        self, gap_seconds: float, hint_seconds: float | None, keeps_result_seconds: float
+    ) -> float:
+        """A gap that was planned, with the server's wish and what it keeps."""
+        return min(max(gap_seconds, hint_seconds or 0.0), keeps_result_seconds * KEPT_PART_MAX)
 
     def _cap(self, part_left: float) -> float:
         """Only the cap grows: a run that just began, or was given outputs, is checked as ever."""

@@ -187,6 +187,7 @@ class Replay:
             if run.state is State.WAITING and run.due_at > now:
                 self._roster.wake(run, run.due_at)
             else:
+                run.due_at = now  # that nobody looked at it since is not for want of a permit
                 self._roster.line_up(run, now)
 
 

@@ -83,6 +83,7 @@ class Run:
     run_deadline_at: float = float("inf")  # of the run, or of the turn, that was begun last
     due_at: float = 0.0  # the time that the schedule last held for it
     created_at: float = 0.0  # the newest run of the request was created
+    began_at: float = 0.0  # that, or its tool outputs were accepted last
     pending_at: float = 0.0  # last time it was known not to be finished
     sent: int = 0  # create calls, answered or not
     lost: int = 0  # of all that it was sent, calls whose answer was lost

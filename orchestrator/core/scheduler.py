@@ -20,6 +20,8 @@ from orchestrator.core.calls import Calls
 from orchestrator.core.course import Course
 from orchestrator.core.endings import Endings
 from orchestrator.core.failures import Cause, Failure
+from orchestrator.core.learned import Learned
+from orchestrator.core.looking import Looking
 from orchestrator.core.model import Outcome, RunError
 from orchestrator.core.replay import Replay
 from orchestrator.core.roster import NEVER, WANTED_IN, Roster
@@ -39,6 +41,7 @@ class Scheduler:
         chance: Gives a number in [0, 1) for jitter.
         price: What a usage of a model costs in USD, for a limit of the cost.
         began_at: When the execution began, for its deadline.
+        learned: What is known of lifetimes already.
     """
 
     def __init__(
@@ -47,13 +50,16 @@ class Scheduler:
         chance: Callable[[], float],
         price: Price | None = None,
         began_at: float = 0.0,
+        learned: Learned | None = None,
     ) -> None:
         self._rules = rules
         self._ends_at = began_at + rules.execution_deadline_seconds
         self.roster = Roster(rules, price)
-        self._calls = Calls(self.roster, rules)
+        learned = learned or Learned(rules.check_price_seconds)
+        self._calls = Calls(self.roster, rules, learned)
         self._endings = Endings(self.roster, rules)
-        self._course = Course(self.roster, rules, self._endings, chance)
+        looking = Looking(rules, self.roster.groups, learned, chance)
+        self._course = Course(self.roster, rules, self._endings, looking, chance)
         self._setbacks = Setbacks(self.roster, rules, self._endings, chance)
         self._webhooks = Webhooks(self.roster, chance)
         self._batches = Batches(self.roster, rules, self._endings, self._course, self._setbacks)

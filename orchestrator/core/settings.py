@@ -73,6 +73,7 @@ class Settings:
     rpm: float | None = None  # requests per minute of each model; None: as the server's headers say
     tpm: float | None = None  # tokens per minute of each model; None likewise
     checks_rpm: float | None = None  # status checks per minute; None: they count against `rpm`
+    check_price_seconds: float = Rules.check_price_seconds  # of delay that one check is worth
     connections: int = 32  # calls that may be out at the same time
     max_in_flight: int | None = None  # requests at the same time; None: 1,000, by batch 250,000
     tools_at_once: int = 64  # tool handlers that may be at work at the same time
@@ -162,6 +163,7 @@ class Settings:
             same_failures_max=self.same_failures_max,
             gives_up_lost=self.lost_creates == GIVE_UP,
             attempts_max=self.attempts_max,
+            check_price_seconds=self.check_price_seconds,
             turns_max=self.turns_max,
             webhook_gap_seconds=self.webhook_gap_seconds if hears else None,
             checks_lane=None if self.checks_rpm is None else CHECKS_LANE,

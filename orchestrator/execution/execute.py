@@ -26,6 +26,7 @@ from orchestrator.emulator.settings import Settings
 from orchestrator.errors import OrchestratorError, OutputFailed, SettingUnusable
 from orchestrator.execution.call_watch import CallWatch
 from orchestrator.execution.folder import Beginning
+from orchestrator.execution.lifetimes_file import keep_learned, learned_before
 from orchestrator.execution.opening import EMULATOR, Opened, open_execution
 from orchestrator.execution.running import Execution, Stop
 from orchestrator.jobfile import Address, Job, emulator_settings
@@ -141,6 +142,8 @@ async def execute_with(
         log_path = opened.folder / LOG_NAME
         secrets = [client.api_key, *webhook_secrets]
         log = stack.enter_context(execution_log(log_path, level=manner.log_level, secrets=secrets))
+        price = job.settings.check_price_seconds
+        learned = learned_before(opened.folder, opened.facts, price, log)
         calls = CallWatch(log, manner.warn, client.base_url.netloc.decode())
 
         def orchestrator_with(journal: Journal) -> Orchestrator:
@@ -155,6 +158,7 @@ async def execute_with(
                     journal=journal,
                     past=opened.past,
                     webhook_ids=opened.journal.webhook_ids() if webhook_secrets else (),
+                    learned=learned,
                 ),
                 **asdict(job.settings),
             )
@@ -167,6 +171,7 @@ async def execute_with(
             manner.tell,
             cancel_on_interrupt=manner.cancel_on_interrupt,
         )
+        keep_learned(opened.folder, learned, log)
         try:
             _write_summary(opened.folder, summary)
         except OutputFailed as error:

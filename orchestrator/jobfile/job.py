@@ -32,6 +32,7 @@ class Overrides:
     rpm: float | None = None
     tpm: float | None = None
     checks_rpm: float | None = None
+    check_price_seconds: float | None = None
     max_in_flight: int | None = None
     connections: int | None = None
     tools: Path | None = None
@@ -57,6 +58,7 @@ OVERRIDABLE = (
     "rpm",
     "tpm",
     "checks_rpm",
+    "check_price_seconds",
     "max_in_flight",
     "connections",
     "deadline_seconds",

@@ -39,6 +39,7 @@ class LimitsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rpm: float | None = None
     tpm: float | None = None
     checks_rpm: float | None = None
+    check_price_seconds: float | None = None
     connections: int | None = None
     max_in_flight: int | None = None
     tools_at_once: int | None = None

@@ -170,6 +170,14 @@ class JournalReader:
             groups.append(group)
         return groups
 
+    def durations(self) -> Iterator[tuple[str, float]]:
+        """Model and url, and seconds from the create to our noticing the end.
+
+        Of runs that were looked at until they completed, created once and without tools.
+        """
+        for model, url, seconds in self.rows("durations"):
+            yield f"{text_from(model)} {text_from(url)}", seconds
+
     def entries(self) -> Iterator[tuple[float, Entry]]:
         """What a replay needs, in order, by the execution's clock.
 

@@ -139,6 +139,12 @@ SELECT
 FROM requests WHERE outcome IS NOT NULL
 GROUP BY outcome, code, model, cause, is_reopened
 
+-- Of runs that were made once and asked for no tools, their time is that of one stretch.
+-- name: durations
+SELECT model, url, seconds FROM requests
+WHERE outcome = 'completed' AND checks > 0 AND sent = 1 AND turns = 0 AND seconds IS NOT NULL
+ORDER BY number
+
 -- name: example
 SELECT custom_id, message FROM requests WHERE number = ?
 
