@@ -20,7 +20,7 @@ class Assumptions:
     Attributes:
         runs_per_minute: The load, day and night.
         cpu_ms_per_call: CPU time of one call, in milliseconds, the event loop's share included.
-        usd_per_cpu_hour: A vCPU hour; AWS Fargate, us-east-1, November 2026: 0.04048.
+        usd_per_cpu_hour: A vCPU hour, near the list price of container services.
         endpoint_usd_per_month: A public HTTPS address that is always on; the smallest containers
             and virtual machines with a load balancer are some 5 to 25 USD.
     """
