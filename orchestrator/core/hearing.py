@@ -115,6 +115,10 @@ class Hearing:
         """Whether events about this run would find it."""
         return self._number_of.get(run.run_id) == run.number
 
+    def has_known(self, run_id: str) -> bool:
+        """Whether events about this id find a run, or are known to be late."""
+        return run_id in self._number_of or run_id in self._over
+
     @property
     def size(self) -> int:
         """How many runs events would find."""

@@ -24,7 +24,7 @@ HEARING = replace(RULES, deadline_seconds=3_000.0, webhook_gap_seconds=GAP_SECON
 ENDS = {family: kind for kind, (family, about) in WEBHOOKS.items() if about is About.END}
 TYPES = [*WEBHOOKS, "agent.session.created", "response.created", "batch.canceled", "", "video.x"]
 
-EXAMPLES = settings.default.max_examples // 3  # they take their time
+EXAMPLES = settings.default.max_examples // 4  # they take their time
 
 # How often a check may follow from one event: at once, and while its run does not show it yet at
 # gaps that grow from half a second to the far one.

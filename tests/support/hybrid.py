@@ -47,7 +47,7 @@ class Heard:
 
 
 async def play_hybrid(requests, *, emulator=None, only=lambda delivery: True, **options):
-    """Run all requests to the end, with an endpoint that is told of everything, or of `only` this."""
+    """Run all requests to the end; an endpoint is told of everything, or of `only` some."""
     loop = asyncio.get_running_loop()
     settings = {"webhook_url": URL, "webhook_secret": SECRET, "epoch": 0.0}
     emulator = Emulator(Settings(**(settings | (emulator or {}))))
