@@ -220,8 +220,8 @@ class Emulator:
                 return json_reply({"creates": self.books.creates.page(after, limit)})
             if page == ("webhooks",):
                 webhooks = self.books.webhooks
-                told = {"counts": webhooks.summary(), "webhooks": webhooks.page(after, limit)}
-                return json_reply(told)
+                some = webhooks.page(after, limit, call.query.get("run_id", ""))
+                return json_reply({"counts": webhooks.summary(), "webhooks": some})
             if page == ("calls",):
                 records = self.books.calls(after, limit)
                 return json_reply({"calls": [record._asdict() for record in records]})

@@ -54,8 +54,7 @@ class Watch:
             _, _, key = heappop(self._heap)
             _, _, look = self._things.pop(key)
             again = look(at)
-            # The look itself may have put the thing back, and knows better.
-            if again is not None and key not in self._things:
+            if again is not None:
                 self.put(key, again, look)
 
     def _is_stale(self, entry: tuple[float, int, str]) -> bool:

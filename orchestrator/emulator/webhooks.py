@@ -6,9 +6,10 @@ sent by now, and `delivered` is told what came of it.
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import heappop, heappush
+from itertools import islice
 from math import inf
 from typing import Any
 
@@ -54,7 +55,8 @@ class Sending:
     """One event on its way to one endpoint; times in seconds, inf for not (yet).
 
     `status` is what the last attempt was answered, None for nothing. It is `over` when it was
-    answered with 2xx, lost or given up.
+    answered with 2xx, lost or given up. `extras` counts what was sent beside it, by what it was
+    and whether it was answered with 2xx, which a forged one never should be.
     """
 
     number: int
@@ -72,6 +74,7 @@ class Sending:
     over: bool = False
     tells_only: bool = False
     faults: tuple[Fault, ...] = ()
+    extras: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> dict[str, Any]:
         """All of it as one JSON-ready value."""
@@ -88,6 +91,7 @@ class Sending:
             "lost": self.lost,
             "over": self.over,
             "faults": list(self.faults),
+            "extras": dict(self.extras),
         }
 
 
@@ -190,10 +194,12 @@ class Webhooks:
         Only 2xx is an answer. The gaps grow up to the end, 72 hours after the event.
         """
         worked = status is not None and 200 <= status <= 299  # noqa: PLR2004 - HTTP
-        if delivery.way is not Way.TRUE:
-            self.counts[f"{delivery.way}_{'accepted' if worked else 'refused'}"] += 1
-            return
         sending = self._sendings[delivery.number - 1]
+        if delivery.way is not Way.TRUE:
+            name = f"{delivery.way}_{'accepted' if worked else 'refused'}"
+            self.counts[name] += 1
+            sending.extras[name] += 1
+            return
         sending.status = status
         name = "answered" if worked else "unanswered" if status is None else "refused"
         self.counts[name] += 1
@@ -214,9 +220,14 @@ class Webhooks:
         sending.due_at = now + gap
         self._push(sending)
 
-    def page(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """Events to endpoints in order, from the one that follows number `after`."""
-        return [sending.summary() for sending in self._sendings[after : after + limit]]
+    def page(self, after: int, limit: int, run_id: str = "") -> list[dict[str, Any]]:
+        """Events to endpoints in order, from the one that follows number `after`.
+
+        With `run_id`, only those about this run.
+        """
+        rest = islice(self._sendings, after, None)
+        some = (sending for sending in rest if run_id in {"", sending.run_id})
+        return [sending.summary() for sending in islice(some, limit)]
 
     def summary(self) -> dict[str, Any]:
         """How many of what there were."""
