@@ -38,7 +38,7 @@ SUMMARY_FIELDS = {
     *("calls", "checks_per_run", "detection_delay_seconds", "http_429", "retries", "creates_lost"),
     *("turns", "tool_calls", "tokens", "cost_usd", "cost_note", "in_flight_max", "tasks_max"),
     *("failures", "stopped"),
-    *("tool_failures", "batches", "budget"),
+    *("tool_failures", "batches", "budget", "webhooks"),
 }
 
 ROUTES = {"POST /v1/responses": "create", "GET /v1/responses/{id}": "check"}

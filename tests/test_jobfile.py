@@ -160,6 +160,7 @@ class TestWhatAJobSays:
         """Every setting has one place in job.toml, but the one that belongs to a program."""
         settings = {field.name for field in dataclasses.fields(Settings)}
         places = [*LimitsTable.__struct_fields__, *BatchTable.__struct_fields__, "via"]
+        places.append("webhook_gap_seconds")  # gap_seconds in [webhooks]
         assert sorted(places) == sorted(settings - {"cancel_on_exit"})
 
 

@@ -499,7 +499,7 @@ def shell(commands, cwd, base_url=None):
 
 def test_every_shell_block_is_executed_below():
     """A block that is added to the page needs a test that runs it."""
-    assert len(blocks("sh")) == 8
+    assert len(blocks("sh")) == 9
     assert len(blocks("python")) == 1
 
 
@@ -550,6 +550,20 @@ def test_the_same_by_batch(folder):
     batches = json.loads(summary.read_text())["batches"]
     assert batches["lines_sent"] == batches["lines_answered"] == 12
     assert batches["by_end"] == {"completed": batches["created"]}
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+def test_the_same_with_webhooks(folder, unused_tcp_port):
+    """The emulator tells of each end, so that each run is checked once."""
+    command = block("sh", "--webhooks").replace("8700", str(unused_tcp_port))
+    assert "12 requests: 12 completed" in shell(command, folder)
+    (path,) = folder.glob(f"executions/*/{SUMMARY_NAME}")
+    summary = json.loads(path.read_text())
+    webhooks = summary["webhooks"]
+    assert webhooks["heard"] == webhooks["received"]["accepted"] > 0
+    assert webhooks["missed"] == 0
+    assert summary["checks_per_run"] == 1.0
 
 
 @pytest.mark.slow
