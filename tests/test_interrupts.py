@@ -18,10 +18,10 @@ from support.processes import emulator_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time]
 
-REQUESTS = 200
-# In flight at any moment; with runs of some seconds most are on the server then.
+REQUESTS = 120
+# In flight at any moment; with runs of a second most are on the server then.
 WORDS = ("--max-in-flight", 40)
-DURATIONS = "2.5"
+DURATIONS = "1.2"
 
 
 @pytest.fixture

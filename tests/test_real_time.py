@@ -85,8 +85,8 @@ async def test_strict_limits_in_real_time():
         with emulator_process("--rpm", str(rpm), "--durations", "0.05") as emulator:
             client = make_client(emulator.base_url)
             options = {"rpm": rpm, "model": "gpt-5-mini", "max_in_flight": rpm // 2}
-            # Half of the calls are checks: enough requests for two minutes and some more.
-            requests = ({"prompt": f"say {n}"} for n in range(int(rpm * 1.1)))
+            # Half of the calls are checks: enough requests for a minute and some more.
+            requests = ({"prompt": f"say {n}"} for n in range(int(rpm * 0.6)))
             async with client, Orchestrator(client, **options) as orchestrator:
                 results = [result async for result in orchestrator.run_many(requests)]
             assert {result.outcome.value for result in results} == {"completed"}

@@ -11,6 +11,7 @@ from support.engine import MODEL
 from support.webhooks import OTHER_SECRET, SECRET, Log, body_of, call, headers_of
 
 from orchestrator import Orchestrator
+from orchestrator.adapters.journal import JournalFile
 from orchestrator.core.model import Outcome
 from orchestrator.core.settings import WEBHOOK_GAP_SECONDS
 from orchestrator.emulator.durations import Fixed
@@ -228,6 +229,9 @@ class TestOnTheCommandLine:
         assert summary["webhooks"]["received"]["forged"] > 0
         assert summary["webhooks"]["changes"] == []
         assert "webhooks.served" in (tmp_path / "out/log.jsonl").read_text()
+        with JournalFile(tmp_path / "out") as journal:
+            assert len(set(journal.webhook_ids())) == 20
+        assert "webhooks: 20 heard" in command("status", "out").out
 
     @pytest.mark.slow
     def test_silence_is_told(self, command, tmp_path, port):

@@ -16,6 +16,7 @@ from orchestrator.errors import ExecutionMissing
 from orchestrator.execution.counts import Counts
 
 FAILURES_TOLD = 5
+WEBHOOKS_TOLD = ("heard", "early", "late", "unknown", "missed")
 
 WORDS: dict[Where, str] = {
     Where.HERE: "to be sent",
@@ -66,9 +67,15 @@ def _lines(folder: Path, now: Standing, tally: Tally) -> Iterator[str]:
     counts = Counts.read(now.counts)
     if lost := counts.totals.get("creates_lost", 0):
         yield f"answers lost on the way: {lost:,}; that work may be paid for without a result"
+    if came := {name: n for name, n in _webhooks(counts).items() if n}:
+        yield f"webhooks: {', '.join(f'{n:,} {name}' for name, n in came.items())}"
     for group in tally.failures[:FAILURES_TOLD]:
         example = f"{group.example_custom_id}: {group.example_message}"
         yield f"  {group.count:,} {group.outcome}, {group.code}; e.g. {example}"
+
+
+def _webhooks(counts: Counts) -> dict[str, int]:
+    return {name: counts.totals.get(f"webhooks_{name}", 0) for name in WEBHOOKS_TOLD}
 
 
 def _at_work(now: Standing) -> str:
@@ -108,6 +115,7 @@ def _as_dict(folder: Path, now: Standing, tally: Tally) -> dict[str, Any]:
         "not_begun": _not_begun(now, tally),
         "tokens": {"input": tally.tokens.input_tokens, "output": tally.tokens.output_tokens},
         "cost_usd": tally.cost_usd,
+        "webhooks": _webhooks(counts),
         "creates_lost": counts.totals.get("creates_lost", 0),
         "failures": [
             {

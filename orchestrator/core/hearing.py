@@ -226,7 +226,9 @@ class Hearing:
             run.request.family, about, earliest, latest, now + GRACE_SECONDS
         )
         self._to_judge.append(key)
-        ears.suspect(about, earliest, latest, now)
+        # Each probe looks for its run among all that are at work: not more than are needed.
+        if len(self._noticed) <= ears.by_kind[about].misses_max:
+            ears.suspect(about, earliest, latest, now)
 
     def forget_told(self, run: Run) -> None:
         """What an event told has been seen, otherwise than by a check."""
