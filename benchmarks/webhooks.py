@@ -7,8 +7,9 @@ served by uvicorn on loopback. The load comes from another process over kept-ali
 times that were set before: an event that had to wait for its turn counts from the time at which it
 should have been sent. What the numbers mean: `accepted_per_second` should be the rate, `p99_ms` is
 under 20 ms, `cpu_part` is the part of one core that the process took, engine and receiver together,
-and `idle_cpu_part` what the engine took alone. `load_average` tells what else the machine did. The
-result is one JSON object on standard output.
+and `idle_cpu_part` what the engine took alone. `load_average` tells what else the machine did, and
+`machine_p99_ms` how late the sender itself was woken from its sleep, which is no receiver's doing.
+The result is one JSON object on standard output.
 """
 
 import argparse
@@ -32,10 +33,8 @@ from urllib.parse import urlsplit
 import anyio
 
 from orchestrator import Orchestrator
-from orchestrator.adapters.log import quiet_log
-from orchestrator.adapters.webhook import Receiver, serve_webhooks, webhook_app
+from orchestrator.adapters.webhook import Verdict, serve_webhooks
 from orchestrator.apis.client import make_local_client
-from orchestrator.apis.webhook_signature import verifier
 
 KEY = b"0123456789abcdef01234567"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -113,17 +112,20 @@ async def send_events(url: str, rate: int, seconds: int, connections: int) -> di
     for _ in range(connections):
         _, connection = await loop.create_connection(lambda: Connection(free, delays), host, port)
         every.append(connection)
+    late: list[float] = []
     began = time.perf_counter()
     for number, call in enumerate(calls):
         due = began + number / rate
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
+            late.append(time.perf_counter() - due)
         (await free.get()).send(call, due)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(10):
             for _ in every:
                 await free.get()
     delays.sort()
+    late.sort()
     return {
         "sent": len(calls),
         "accepted": len(delays),
@@ -131,6 +133,7 @@ async def send_events(url: str, rate: int, seconds: int, connections: int) -> di
         "seconds": round(time.perf_counter() - began, 2),
         **{f"p{part}_ms": round(delays[len(delays) * part // 100] * 1000, 2) for part in (50, 99)},
         "max_ms": round(delays[-1] * 1000, 2),
+        "machine_p99_ms": round(late[len(late) * 99 // 100] * 1000, 2),
     }
 
 
@@ -163,12 +166,6 @@ def cpu_seconds() -> float:
 
 async def measure(base_url: str, wanted: argparse.Namespace) -> dict[str, Any]:
     """The engine and the receiver in this process, the load in another."""
-    noted: list[str] = []
-    receiver = Receiver(
-        verify=verifier([OTHER_SECRET] * (wanted.secrets - 1) + [SECRET]),
-        on_event=lambda event: noted.append(event.run_id),
-        log=quiet_log(),
-    )
 
     async def keep_busy() -> None:
         async for _ in orchestrator.run_many(endless()):
@@ -176,8 +173,14 @@ async def measure(base_url: str, wanted: argparse.Namespace) -> dict[str, Any]:
 
     async with (
         make_local_client(base_url) as client,
-        Orchestrator(client, rpm=RPM, model="gpt-5-mini", max_in_flight=IN_FLIGHT) as orchestrator,
-        serve_webhooks(webhook_app(receiver), "127.0.0.1", 0) as url,
+        Orchestrator(
+            client,
+            rpm=RPM,
+            model="gpt-5-mini",
+            max_in_flight=IN_FLIGHT,
+            webhook_secrets=[OTHER_SECRET] * (wanted.secrets - 1) + [SECRET],
+        ) as orchestrator,
+        serve_webhooks(orchestrator.webhook_app, "127.0.0.1", 0) as url,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(keep_busy)
@@ -193,7 +196,8 @@ async def measure(base_url: str, wanted: argparse.Namespace) -> dict[str, Any]:
         cpu_part = (cpu_seconds() - cpu) / load["seconds"]
         calls_per_second = (orchestrator.calls.total() - calls) / wall_seconds
         tasks.cancel_scope.cancel()
-    assert receiver.counts.total() == len(noted) == load["accepted"]
+        taken = orchestrator.webhooks.counts
+        assert taken.total() == taken[Verdict.ACCEPTED] == load["accepted"]
     return {
         "rate": wanted.rate,
         "secrets": wanted.secrets,

@@ -20,6 +20,8 @@ import orchestrator
 from orchestrator.adapters.journal import JOURNAL_NAME
 from orchestrator.adapters.request_file import RequestDefaults, RequestFile
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME, SUMMARY_NAME
+from orchestrator.adapters.webhook.app import STATUS
+from orchestrator.adapters.webhook.receiver import Verdict
 from orchestrator.apis.refusals import QUOTA_CODES
 from orchestrator.cli import exit_codes
 from orchestrator.cli.app import app
@@ -150,6 +152,17 @@ def test_every_outcome_is_explained():
     """The table of outcomes has all of them and no other."""
     assert [row[0] for row in table("outcome")] != []
     assert {row[0].strip("`") for row in table("outcome")} == {str(each) for each in Outcome}
+
+
+def test_every_verdict_on_a_webhook_is_explained():
+    """The table of answers to events has all of them, with the status that is sent."""
+    said = {
+        verdict: status
+        for status, text in table("answer")
+        for verdict in named(text) & set(Verdict)
+    }
+    assert set(said) == set(Verdict)
+    assert all(str(STATUS[Verdict(verdict)]) in status for verdict, status in said.items())
 
 
 def test_every_exit_code_is_explained():

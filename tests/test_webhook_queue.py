@@ -2,7 +2,6 @@
 
 import base64
 import json
-import logging
 import sys
 from threading import Event
 from threading import enumerate as enumerate_threads
@@ -10,9 +9,10 @@ from threading import enumerate as enumerate_threads
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from support.sqs import pretend_sqs, run_until
 from support.webhooks import SECRET, Log, body_of, headers_of, now
 
-from orchestrator.adapters.webhook.queue import PAUSE_SECONDS_MAX, WebhookQueue, make_sqs_client
+from orchestrator.adapters.webhook.queue import PAUSE_SECONDS_MAX, WebhookQueue
 from orchestrator.adapters.webhook.receiver import Receiver
 from orchestrator.apis.webhook_signature import verifier
 from orchestrator.errors import ExtraMissing, QueueUnusable
@@ -21,6 +21,9 @@ from orchestrator.errors import ExtraMissing, QueueUnusable
 pytestmark = pytest.mark.real_time
 
 VERIFY = verifier([SECRET])
+
+sqs = pytest.fixture(pretend_sqs)
+
 URL = "https://sqs.eu-central-1.amazonaws.com/1/webhooks"
 
 
@@ -70,16 +73,6 @@ class FakeQueue:
         self.calls += 1
         if self.fail and (error := self.fail.pop(0)) is not None:
             raise error
-
-
-async def run_until(queue, done):
-    """Take events until this is so."""
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(queue.run)
-            while not done():
-                await checkpoint()
-            tasks.cancel_scope.cancel()
 
 
 class Taking:
@@ -149,6 +142,7 @@ async def test_an_event_that_waited():
     )
     taking = Taking(sqs)
     await taking.until(lambda: taking.queue.counts["deleted"] == 3)
+    assert [event.webhook_id for event in taking.events] == ["wh_1"]
     assert taking.receiver.counts == {"accepted": 1, "stale": 2}
 
 
@@ -215,21 +209,36 @@ async def test_a_message_whose_delete_failed_is_a_repeat():
     assert taking.receiver.counts == {"accepted": 1, "repeated": 1}
 
 
-async def test_errors_are_waited_out(monkeypatch):
-    """They end nothing; pauses grow to a minute, and the log has the first, the tenth, ..."""
-    pauses = []
+@pytest.fixture
+def pauses(monkeypatch):
+    """How long was slept, without the wait."""
+    found = []
 
     async def paused(seconds):
-        pauses.append(seconds)
+        found.append(seconds)
         await checkpoint()
 
-    taking = Taking(FakeQueue(message_of(body_of()), fail=[OSError("no way")] * 12))
     monkeypatch.setattr(anyio, "sleep", paused)
-    await taking.until(lambda: taking.queue.counts["deleted"] == 1)
+    return found
+
+
+async def test_an_empty_queue_is_no_busy_loop(pauses):
+    """A server that knows no long polls is asked once a second."""
+    taking = Taking(FakeQueue())
+    await taking.until(lambda: len(pauses) == 3)
+    assert pauses == pytest.approx([1.0] * 3, abs=0.5)
+
+
+async def test_errors_are_waited_out(pauses):
+    """They end nothing; pauses grow to a minute and begin anew; the log has the 1st, 10th, ..."""
+    trouble = [*[OSError("no way")] * 12, None, None, OSError("again")]
+    taking = Taking(FakeQueue(message_of(body_of()), fail=trouble))
+    await taking.until(lambda: len(pauses) == 13)
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
-    assert pauses[-1] == PAUSE_SECONDS_MAX
+    assert pauses[-2:] == [PAUSE_SECONDS_MAX, 1.0]
+    assert taking.queue.counts == {"errors": 13, "received": 1, "deleted": 1}
     told = [fields for _, event, fields in taking.log.lines if event == "webhook_queue.error"]
-    assert [fields["in_a_row"] for fields in told] == [1, 10]
+    assert [fields["in_a_row"] for fields in told] == [1, 10, 1]
     assert told[0] == {"queue": URL, "problem": "OSError: no way", "in_a_row": 1}
 
 
@@ -262,45 +271,24 @@ async def test_a_long_poll_holds_nothing_up():
 
 @pytest.mark.slow  # boto3 and moto take seconds to import
 class TestSqs:
-    @pytest.fixture
-    def sqs(self, monkeypatch):
-        """A client of a pretend SQS over HTTP, and the address of an empty queue."""
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        from moto.server import ThreadedMotoServer  # noqa: PLC0415 - takes a second
-
-        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        client = make_sqs_client("any")
-        url = client.create_queue(QueueName="webhooks", Attributes={"VisibilityTimeout": "0"})
-        yield client, url["QueueUrl"]
-        server.stop()
-
     async def test_events_over_a_real_queue(self, sqs):
         """What was sent to it is taken from it, with the time at which it came in, and deleted."""
-        client, url = sqs
         body = body_of()
         for text in (message_of(body), message_of(body), "foreign"):
-            client.send_message(QueueUrl=url, MessageBody=text)
+            sqs.client.send_message(QueueUrl=sqs.url, MessageBody=text)
         events = []
         receiver = Receiver(verify=VERIFY, on_event=events.append, log=Log())
-        queue = WebhookQueue(receiver, url, log=Log())
+        queue = WebhookQueue(receiver, sqs.url, log=Log())
         await run_until(queue, lambda: queue.counts["deleted"] == 2)
         assert [event.run_id for event in events] == ["resp_1"]
         assert receiver.counts == {"accepted": 1, "repeated": 1}
-        left = client.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
-        assert [message["Body"] for message in left["Messages"]] == ["foreign"]
+        assert sqs.left() == ["foreign"]
 
     async def test_a_queue_that_is_not_there(self, sqs):
         """It is an error of AWS like others: told, and waited out."""
-        _, url = sqs
         log = Log()
         receiver = Receiver(verify=VERIFY, on_event=pytest.fail, log=log)
-        queue = WebhookQueue(receiver, url + "-not", log=log)
+        queue = WebhookQueue(receiver, sqs.url + "-not", log=log)
         await run_until(queue, lambda: queue.counts["errors"] == 1)
         ((level, _, fields),) = log.lines
         assert level == "warning"

@@ -160,7 +160,7 @@ class TestRepeats:
         assert receiving.take() is Verdict.FAILED
         assert receiving.take() is Verdict.ACCEPTED
         assert receiving.take() is Verdict.REPEATED
-        assert [line[:2] for line in receiving.log.lines] == [("error", "webhook.failed")]
+        assert [line[:2] for line in receiving.log.lines] == [("exception", "webhook.failed")]
 
 
 class TestLog:

@@ -112,11 +112,25 @@ async def test_strangers_fill_neither_memory_nor_log(caplog):
 
 
 async def test_a_caller_that_never_says_what_it_wants(monkeypatch):
-    """It is cut off, before its first byte and in the middle of its headers."""
+    """It is cut off, before its first byte, in the middle of its headers, and in a second call."""
     monkeypatch.setattr(serving, "HEAD_SECONDS_MAX", 0.02)
     async with serve_webhooks(Receiving().app, "127.0.0.1", 0) as url:
         assert await exchanged(url) == b""
         assert await exchanged(url, b"POST / HTTP/1.1\r\nhost:") == b""
+        got = await exchanged(url, b"POST / HTTP/1.1\r\nhost: a\r\n\r\n", b"POST / HTTP/1.1\r\n")
+        assert got.count(b"HTTP/1.1 400") == 1
+
+
+async def test_a_body_in_chunks():
+    """A sender may leave out the size of its body."""
+    receiving = Receiving()
+    body = body_of()
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers_of(body).items())
+    head = f"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{head}"
+    chunked = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (5, body[:5], len(body) - 5, body[5:])
+    call = head.encode() + b"transfer-encoding: chunked\r\n\r\n" + chunked
+    async with serve_webhooks(receiving.app, "127.0.0.1", 0) as url:
+        assert (await exchanged(url, call)).endswith(b"accepted\n")
 
 
 async def test_too_many_connections(monkeypatch):

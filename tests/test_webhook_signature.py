@@ -69,7 +69,7 @@ def test_a_missing_header(missing):
     assert flaw_of(BODY, headers) is SignatureFlaw.MALFORMED
 
 
-@pytest.mark.parametrize("timestamp", ["soon", "1.5", "", "9" * 5000, "-" * 20, "nan"])
+@pytest.mark.parametrize("timestamp", ["soon", "1.5", "", "9" * 16, "9" * 5000, "-" * 20, "nan"])
 def test_a_timestamp_that_is_none(timestamp):
     """It is no matter of age."""
     headers = headers_of(BODY) | {"webhook-timestamp": timestamp}

@@ -6,8 +6,9 @@ import pytest
 from support.webhooks import OTHER_SECRET, SECRET, body_of, headers_of, now
 
 from orchestrator.apis.webhook_endpoints import Endpoint
-from orchestrator.cli.webhook_trial import Place, Trial, try_webhooks
+from orchestrator.cli.webhook_trial import Trial, try_webhooks
 from orchestrator.errors import KeyRefused, ServerRefused, ServerUnreachable
+from orchestrator.jobfile.address import Address
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
@@ -61,7 +62,7 @@ async def tried(server, wait_seconds=0.03):
         if line.startswith("waits: at "):
             server.url = line.split()[2]
 
-    trial = Trial(Place("127.0.0.1", 0), "https://example.org/", "", "", wait_seconds)
+    trial = Trial(Address("127.0.0.1", 0), "https://example.org/", "", (), wait_seconds)
     finding = await try_webhooks(server, trial, tell)
     return finding, told
 

@@ -1,6 +1,5 @@
 """`orchestrator doctor`: whether the server can be used, and whether its webhooks arrive here."""
 
-import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
@@ -10,24 +9,21 @@ import typer
 
 from orchestrator.adapters.clock import LoopClock
 from orchestrator.apis.asking import count_models, is_missing_place
-from orchestrator.apis.client import address_of, make_client
+from orchestrator.apis.client import address_of, make_client, required_webhook_secrets
 from orchestrator.apis.webhook_endpoints import WebhookEndpoints, check_url
 from orchestrator.cli import exit_codes
 from orchestrator.cli.run import BaseUrl
 from orchestrator.cli.telling import tell
-from orchestrator.cli.webhook_trial import Place, Trial, try_webhooks
+from orchestrator.cli.webhook_trial import Trial, try_webhooks
 from orchestrator.errors import (
     OrchestratorError,
     ServerRefused,
     SettingUnusable,
-    WebhookSecretUnusable,
 )
-
-SECRET_VARIABLE = "OPENAI_WEBHOOK_SECRET"  # noqa: S105 - the name of the variable
+from orchestrator.jobfile.address import address_of as listening_address
 
 WAIT_SECONDS_DEFAULT = 15.0
 WAIT_SECONDS_MAX = 600.0
-PORT_MAX = 65_535
 
 ListenAt = Annotated[
     str | None,
@@ -44,7 +40,7 @@ OfEndpoint = Annotated[
     str | None,
     typer.Option(
         metavar="ID",
-        help=f"Try this endpoint instead of a new one, with the secret in {SECRET_VARIABLE}.",
+        help="Try this endpoint instead of a new one, with the secret in OPENAI_WEBHOOK_SECRET.",
     ),
 ]
 Wait = Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for what was sent.")]
@@ -107,7 +103,8 @@ async def _ask_for_models(server: str, count_them: Callable[[], Awaitable[int]])
 def _trial(
     webhooks: str | None, url: str | None, endpoint: str | None, wait: float
 ) -> Trial | None:
-    if webhooks is None:
+    place = listening_address("--webhooks", webhooks)
+    if place is None:
         for name, value in (("--url", url), ("--endpoint", endpoint)):
             if value is not None:
                 problem = "it says where webhooks go, and nobody receives any"
@@ -121,22 +118,9 @@ def _trial(
     if not 0 < wait <= WAIT_SECONDS_MAX:
         problem = f"it is not above 0 and up to {WAIT_SECONDS_MAX:g} seconds"
         raise SettingUnusable(name="--wait", value=wait, problem=problem, cure="Say another time.")
-    secret = ""
+    secrets: list[str] = []
     if url is not None:
         check_url(url)
     else:
-        secret = os.environ.get(SECRET_VARIABLE, "").strip()
-        if not secret:
-            problem = f"{SECRET_VARIABLE} is missing"
-            raise WebhookSecretUnusable(position=1, count=1, problem=problem)
-    return Trial(_place(webhooks), url or "", endpoint or "", secret, wait)
-
-
-def _place(text: str) -> Place:
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not (port.isascii() and port.isdecimal() and int(port) <= PORT_MAX):
-        problem = "it is no HOST:PORT"
-        cure = "Write one such as 127.0.0.1:8089."
-        raise SettingUnusable(name="--webhooks", value=text, problem=problem, cure=cure)
-    return Place(host, int(port))
+        secrets = required_webhook_secrets()
+    return Trial(place, url or "", endpoint or "", tuple(secrets), wait)

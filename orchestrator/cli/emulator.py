@@ -150,14 +150,15 @@ def _webhook_secret(url: str | None, file: Path | None) -> str | None:
         return read_text(file).strip()
     if url is None:
         return None
-    secret = os.environ.get(SECRET_VARIABLE, "").strip()
-    if not secret:
+    # A receiver may be given several while they are being changed; the first is the newest.
+    secrets = os.environ.get(SECRET_VARIABLE, "").replace(",", " ").split()
+    if not secrets:
         message = (
             "webhooks are signed, and there is no secret: give one with --webhook-secret-file or "
             f"in {SECRET_VARIABLE}, the same that the receiver has"
         )
         raise EmulatorMistake(message)
-    return secret
+    return secrets[0]
 
 
 def _check_port(port: int) -> None:

@@ -16,6 +16,7 @@ from orchestrator.errors import (
     ServerUnclear,
     ServerUnreachable,
 )
+from orchestrator.jobfile.address import Address
 from orchestrator.ports import SignatureFlaw, SignatureRefused, Verify
 
 SAMPLE = "response.completed"
@@ -27,24 +28,16 @@ GENUINE = (Verdict.ACCEPTED, Verdict.REPEATED, Verdict.UNKNOWN_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where events are received on this machine."""
-
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
 class Trial:
-    """What is to be tried: a new endpoint for `url`, or one by its id with its secret.
+    """What is to be tried: a new endpoint for `url`, or one by its id with its secrets.
 
     `wait_seconds` are those from when the server says that it has sent a sample.
     """
 
-    place: Place
+    place: Address
     url: str
     endpoint_id: str
-    secret: str = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
     wait_seconds: float
 
 
@@ -120,7 +113,7 @@ async def _endpoint(
 ) -> AsyncIterator[str]:
     """The endpoint to try; one that is made for it is removed again, whatever happens."""
     if trial.endpoint_id:
-        sign.verify = verifier([trial.secret])
+        sign.verify = verifier(trial.secrets)
         yield trial.endpoint_id
         return
     made = await endpoints.create(trial.url, name=NAME, event_types=EVENTS_USED)

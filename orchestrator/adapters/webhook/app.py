@@ -42,7 +42,6 @@ def webhook_app(receiver: Receiver, *, body_seconds_max: float = BODY_SECONDS_MA
         body_seconds_max: How long a body may take to come.
     """
     app = Starlette()
-    app.router.redirect_slashes = False
     app.router.default = _Endpoint(receiver, body_seconds_max)  # there are no routes but this
     return app
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Thread
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio
 import msgspec
@@ -35,9 +35,14 @@ from orchestrator.errors import ExtraMissing, QueueUnusable
 MESSAGES_MAX = 10  # in one answer; the most that SQS gives
 WAIT_SECONDS = 20  # of long polling; the most that SQS allows
 
+EMPTY_SECONDS_MIN = 1.0  # between two polls that bring nothing
+
 # After an error of AWS: a second, doubled up to a minute.
 PAUSE_SECONDS_MIN = 1.0
 PAUSE_SECONDS_MAX = 60.0
+
+
+T = TypeVar("T")
 
 
 class Sqs(Protocol):
@@ -67,7 +72,8 @@ class WebhookQueue:
             made from the environment when `run` begins.
         polls_at_once: Long polls that wait for messages at the same time, each with a thread and
             at most ten messages.
-        log: Where errors of AWS are told: the first in a row, the tenth, the hundredth, ...
+        log: Where errors of AWS are told: the first in a row, the tenth, the hundredth, ... The
+            receiver's unless given.
 
     `counts` has, besides the receiver's own: `received`, `deleted`, `foreign` (messages that are no
     webhook messages, each time that they come), `errors`.
@@ -80,13 +86,13 @@ class WebhookQueue:
         *,
         client: Sqs | None = None,
         polls_at_once: int = 1,
-        log: FilteringBoundLogger,
+        log: FilteringBoundLogger | None = None,
     ) -> None:
         self._receiver = receiver
         self._url = url
         self._client = client
         self._polls_at_once = polls_at_once
-        self._log = log
+        self._log = log or receiver.log
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -96,7 +102,9 @@ class WebhookQueue:
             ExtraMissing: boto3 is not installed.
             QueueUnusable: The client can't be made, for example for want of a region.
         """
-        client = self._client or make_sqs_client(self._url)
+        client = self._client
+        if client is None:
+            client = await _in_thread(partial(make_sqs_client, self._url))
         async with anyio.create_task_group() as polls:
             for _ in range(self._polls_at_once):
                 polls.start_soon(self._poll, client)
@@ -122,8 +130,12 @@ class WebhookQueue:
             WaitTimeSeconds=WAIT_SECONDS,
             MessageSystemAttributeNames=["SentTimestamp"],
         )
+        began = asyncio.get_running_loop().time()
         answer = await _in_thread(receive)
         messages = answer.get("Messages") or ()
+        if not messages:  # long polls take their time; one that does not must not be a busy loop
+            passed = asyncio.get_running_loop().time() - began
+            await anyio.sleep(max(0.0, EMPTY_SECONDS_MIN - passed))
         self.counts["received"] += len(messages)
         settled = [message["ReceiptHandle"] for message in messages if self._settles(message)]
         if settled:
@@ -183,30 +195,25 @@ def make_sqs_client(url: str) -> Sqs:
         raise QueueUnusable(url=url, problem=str(error)) from None
 
 
-async def _in_thread(call: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+async def _in_thread(call: Callable[[], T]) -> T:
     """Call in a daemon thread: a long poll must hold up neither tools and files nor the exit.
 
     Cancelled, the thread is left to itself, and what it may receive comes again by itself.
     """
     loop = asyncio.get_running_loop()
-    answered: asyncio.Future[Mapping[str, Any]] = loop.create_future()
+    answered: asyncio.Future[T] = loop.create_future()
 
-    def tell(answer: Mapping[str, Any] | None, error: Exception | None) -> None:
-        if answered.done():  # cancelled
-            return
-        if error is not None:
-            answered.set_exception(error)
-        else:
-            answered.set_result(answer or {})
+    def tell(settle: Callable[[], None]) -> None:
+        if not answered.done():  # else it was cancelled
+            settle()
 
     def work() -> None:
-        answer, error = None, None
         try:
-            answer = call()
-        except Exception as problem:  # noqa: BLE001 - raised again where it is awaited
-            error = problem
+            settle = partial(answered.set_result, call())
+        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+            settle = partial(answered.set_exception, error)
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(tell, answer, error)
+            loop.call_soon_threadsafe(tell, settle)
 
     Thread(target=work, name="webhook queue", daemon=True).start()
     return await answered

@@ -109,7 +109,7 @@ class Receiver:
         self._verify = verify
         self._on_event = on_event
         self._on_new_id = on_new_id
-        self._log = log
+        self.log = log
         # Not a dict: to find its first key takes ever longer while the oldest are being dropped.
         self._seen: OrderedDict[str, None] = OrderedDict()
         for webhook_id in seen_before:
@@ -134,7 +134,7 @@ class Receiver:
         """Count a verdict, and log it where that is worth a line; `take` does so itself."""
         self.counts[verdict] += 1
         if verdict not in _QUIET and _is_power_of_ten(self.counts[verdict]):
-            tell = self._log.warning if verdict in _WARNED_OF else self._log.info
+            tell = self.log.warning if verdict in _WARNED_OF else self.log.info
             tell("webhook.refused", why=str(verdict), times=self.counts[verdict])
         return verdict
 
@@ -166,9 +166,9 @@ class Receiver:
             if ours:
                 self._on_event(WebhookEvent(webhook_id, said.type, said.data.id))
             self._on_new_id(webhook_id)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the sender may try again
+        except Exception:  # whatever it was, the sender may try again
             if _is_power_of_ten(self.counts[Verdict.FAILED] + 1):
-                self._log.error("webhook.failed", type=said.type, exc_info=error)
+                self.log.exception("webhook.failed", type=said.type)
             return Verdict.FAILED
         self._remember(webhook_id)
         if ours:
@@ -186,7 +186,7 @@ class Receiver:
         if name in self.unknown_types or len(self.unknown_types) < UNKNOWN_TYPES_MAX:
             self.unknown_types[name] += 1
             if self.unknown_types[name] == 1:
-                self._log.info("webhook.unknown_type", type=name)
+                self.log.info("webhook.unknown_type", type=name)
 
 
 def _is_power_of_ten(count: int) -> bool:

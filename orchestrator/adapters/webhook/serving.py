@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -51,21 +52,22 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if not self._in_head or not self._head_bytes:
+        if not self._in_head:
             return
         if self._head_bytes > HEAD_BYTES_MAX:
             self.transport.abort()
         elif self._head_timer is None:
             self._await_head()
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if not self._in_head:  # a further call on this connection
+            self._in_head, self._head_bytes = True, 0
+
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._end_head_timer()
         super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._in_head, self._head_bytes = True, 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head_timer()
@@ -123,9 +125,10 @@ async def serve_webhooks(app: ASGIApp, host: str, port: int) -> AsyncIterator[st
         server.close()
         for connection in list(connections.connections):
             connection.transport.abort()
-        while connections.tasks:
-            await asyncio.wait(connections.tasks)
-        await server.wait_closed()
+        with anyio.CancelScope(shield=True):  # they end at once, and before whatever they told
+            while connections.tasks:
+                await asyncio.wait(connections.tasks)
+            await server.wait_closed()
 
 
 def _url_of(listening: socket.socket) -> str:
