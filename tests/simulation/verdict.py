@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from math import ceil
 
+from simulation.punctuality import Punctuality
 from simulation.scenario import ATTEMPTS_MIN
 from simulation.witness import EVERYBODY, Look, Violation
 
@@ -52,6 +53,8 @@ class Verdict:
         self._summary(lines)
         self._windows()
         self._calls()
+        if self._scenario.is_calm:
+            self.wrong.extend(Punctuality(self._play, self._knows).wrong())
 
     # Results.
 
