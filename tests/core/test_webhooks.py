@@ -231,6 +231,19 @@ class TestSessions:
 
         assert play.gap() == 0.0
 
+    def test_the_event_of_one_turn_is_lost_and_the_next_one_comes(self):
+        """It is not taken for that of the turn before, which a check found a moment ago."""
+        play = Hears(family=Family.AGENT_SESSIONS).running()
+        play.wait(GAP_SECONDS)
+        play.call()
+        play.seen(asks("a", run_id="run_1"))
+        play.tool_gives("a")
+        play.call()
+        play.outputs_accepted(pending("run_1"))
+        play.webhook("run_1", ACTION)
+
+        assert isinstance(play.call(), CheckRuns)
+
     @pytest.mark.parametrize("comes", ["before", "after"])
     def test_is_shown_as_idle_too_early(self, comes):
         """Its end, that was none, has no event; the event about the true end is not lost to it."""

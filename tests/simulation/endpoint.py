@@ -119,7 +119,7 @@ def _calm_fate(fate):
     return Fate(
         **{name: getattr(fate, name) for name in CALM_FATES},
         is_power_loss=fate.is_power_loss,
-        pause_seconds=fate.pause_seconds,
+        pause_seconds=min(fate.pause_seconds, 30.0),  # or what has ended is gone
         loop_seconds=fate.loop_seconds,
     )
 
