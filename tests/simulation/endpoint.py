@@ -52,8 +52,8 @@ def with_endpoint(seed, scenario):
 def _server(chance, server):
     faults = {name: chance.choice([0.05, 0.2, 0.5]) for name in FAULTS if chance.random() < 0.25}
     outage = {}
-    if chance.random() < 0.3:
-        begins = chance.choice([0.0, 2.0, 10.0, 40.0])
+    if chance.random() < 0.4:
+        begins = chance.choice([0.0, 0.0, 10.0, 40.0])
         outage["webhook_outage_from_seconds"] = begins
         if chance.random() < 0.5:
             until = begins + chance.choice([5.0, 60.0])
@@ -88,7 +88,7 @@ def _calm(chance, scenario):
         checks_rpm=None,
         max_tokens=None,
         connections=64,
-        max_in_flight=chance.choice([2, 5, 30]),
+        max_in_flight=chance.choice([2, 2, 5, 30]),
         deadline_seconds=86_400.0,
         run_deadline_seconds=None,
     )
@@ -100,7 +100,7 @@ def _calm(chance, scenario):
         deviations=[name for name in server.deviations if name in DEVIATIONS],
         list_lag_seconds=0.0,
         run_seconds=chance.choice(
-            [Fixed(0.5), Lognormal(1.5, 0.6), Lognormal(8.0, 0.8), Lognormal(40.0, 0.5)]
+            [Fixed(0.5), Lognormal(1.5, 0.6), Lognormal(8.0, 0.8), *[Lognormal(40.0, 0.5)] * 2]
         ),
     )
     fates = [_calm_fate(fate) for fate in scenario.fates] if chance.random() < 0.5 else ()

@@ -154,12 +154,13 @@ class Play:
         self.witness.complain("a second process may work in the same folder")
 
     async def _in_thread(self, work):
-        counted = self.witness.calls_counted()
+        counted, heard = self.witness.calls_counted(), self.postman.accepted()
         with anyio.CancelScope(shield=True):
             await anyio.sleep(self.chance.random() * self.scenario.commit_seconds_max)
             try:
                 done = work()
                 self.counted = counted
+                self.postman.committed(heard)
                 return done
             finally:
                 await anyio.sleep(self.chance.random() * self.scenario.commit_seconds_max)

@@ -47,7 +47,7 @@ class Postman:
         self._timer = None
         self._under_way = {}
         self._known = set()  # ids that the process must know
-        self._to_be_known = set()  # ids that were committed for sure, or will be
+        self._committed = set()  # ids
         self._accepted = set()  # ids, by the process that lives
         self.process = 0
         self.heard = []
@@ -64,7 +64,7 @@ class Postman:
         notices = self._witness.notices
         found = {name for name in notices.answered_at if self._witness.knows(name)}
         notices.in_journal[self.process] = found
-        forgotten = self._to_be_known - self._known
+        forgotten = self._committed - self._known
         if forgotten:
             self._witness.complain(f"webhooks that were heard are forgotten: {forgotten}")
         self.look()
@@ -88,7 +88,15 @@ class Postman:
             self._emulator.delivered(delivery, None, self._machine.now())
         self._under_way.clear()
         if is_well:
-            self._to_be_known |= self._accepted
+            self.committed(self._accepted)
+
+    def accepted(self):
+        """The ids that the process that lives has accepted so far."""
+        return self._accepted.copy()
+
+    def committed(self, webhook_ids):
+        """These are in the journal now."""
+        self._committed |= webhook_ids
 
     def look(self):
         """Something happened on the server: see when there is something to be sent."""
