@@ -132,9 +132,7 @@ CANARIES: Mapping[str, Callable[[], tuple[Patch, ...]]] = {
     "webhooks are forgotten by the next process": lambda: ((journal.Journal, "heard", _nothing),),
     "webhooks that come too early are forgotten": lambda: ((hearing.Hearing, "keep", _nothing),),
     "webhooks bring no check forward": lambda: ((webhooks.Webhooks, "_look_soon", _nothing),),
-    "webhooks that have stopped are waited for": lambda: (
-        (ears.Ear, "why_deaf", lambda _: None),
-    ),
+    "webhooks that have stopped are waited for": lambda: ((ears.Ear, "why_deaf", lambda _: None),),
     "nobody asks whether webhooks arrive": lambda: ((ears.Ears, "expect", _nothing),),
 }
 

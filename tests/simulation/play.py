@@ -116,7 +116,10 @@ class Play:
             ended.steps, ended.calls = machine.steps, machine.calls
             ended.uncounted = 0 if _ended_well(ended) else machine.calls - self.counted
             machine.lives = False
-            ended.began_at, ended.until = machine.began_at, min(machine.now(), machine.interrupted_at)
+            ended.began_at, ended.until = (
+                machine.began_at,
+                min(machine.now(), machine.interrupted_at),
+            )
             self.witness.let_go()
             machine.end()
             bury(loop)

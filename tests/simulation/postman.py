@@ -1,4 +1,4 @@
-"""Carries the server's webhooks to the process that lives, in its own time, and sees to each answer.
+"""Carries the server's webhooks to the process that lives, in its own time, and judges the answers.
 
 It calls the application that a process serves, as a web server would. A process that is not there,
 or dies before its answer is out, has not answered: the server sends the webhook again later.
