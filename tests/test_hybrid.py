@@ -2,14 +2,21 @@
 
 from collections import Counter
 
+import anyio
 import pytest
+from support.emulator_client import emulator_client
+from support.engine import MODEL
 from support.hybrid import play_hybrid
-from support.webhook_carrier import SECRET
+from support.memory_journal import MemoryJournal
+from support.webhook_carrier import SECRET, URL
 from test_mixed_families import EVERY, RULE, LookUp, is_right, mixed, on_sessions
 
 from orchestrator.adapters.webhook import Verdict
+from orchestrator.adapters.webhook.app import STATUS
 from orchestrator.core.model import Outcome
 from orchestrator.emulator.durations import Fixed, Lognormal
+from orchestrator.emulator.emulator import Emulator
+from orchestrator.emulator.settings import Settings
 from orchestrator.service import Orchestrator
 from orchestrator.wiring import Keeping
 
@@ -163,12 +170,68 @@ async def test_everything_at_once_changes_no_outcome():
 
 
 class TestWhatIsRemembered:
-    def test_a_repeat_is_known_by_the_next_process(self):
-        """By the ids that the journal kept of the processes before."""
-        keeping = Keeping(webhook_ids=["wh_1"])
-        orchestrator = Orchestrator(webhook_secrets=[SECRET], keeping=keeping)
+    @pytest.mark.parametrize("killed_at", [0.5, 3.0, 5.05, 6.0])
+    async def test_a_process_is_killed(self, killed_at):
+        """The next one looks at what it missed, once, and takes nothing that it missed for silence.
 
-        assert "wh_1" in orchestrator.webhooks._seen
+        What comes twice is a repeat to it, too.
+        """
+        emulator = Emulator(
+            Settings(webhook_url=URL, webhook_secret=SECRET, epoch=0.0, **takes(5.0))
+        )
+        journal, told = MemoryJournal(), []
+        requests = [request | {"custom_id": f"r{n}"} for n, request in enumerate(prompts(FEW))]
+        await self.work(emulator, requests, journal, told, until=killed_at)
+        known = {request.custom_id for request in journal.requests.values()}
+        assert len(known) == FEW
+        await anyio.sleep(2.0)
+        before, journal = journal, journal.reborn()
+        journal.webhook_ids = before.webhook_ids
+        orchestrator = await self.work(emulator, [], journal, told)
+
+        assert len(journal.results) == FEW
+        assert {result.outcome for result in journal.results.values()} == {Outcome.COMPLETED}
+        assert max(result.checks for result in journal.results.values()) <= 2
+        assert orchestrator.totals.hearing_changes == []
+        for delivery in told[:3]:
+            again = orchestrator.webhooks.take(delivery.body, delivery.headers, arrived_at=10.0)
+            assert again is Verdict.REPEATED
+
+    async def work(self, emulator, requests, journal, told, until=60.0):
+        """What a process does until it is killed, or has done everything."""
+        past = journal.past() if journal.requests else None
+        keeping = Keeping(
+            name="run-x", journal=journal, past=past, webhook_ids=tuple(journal.webhook_ids)
+        )
+        orchestrator = Orchestrator(
+            emulator_client(emulator, latency_seconds=0.01),
+            keeping=keeping,
+            webhook_secrets=[SECRET],
+            seed=1,
+            model=MODEL,
+        )
+        with anyio.move_on_after(until):
+            async with orchestrator, anyio.create_task_group() as tasks:
+                tasks.start_soon(self.carry, emulator, orchestrator.webhooks, told)
+                with anyio.CancelScope() as living:
+                    living.deadline = anyio.current_time() + until - 0.01
+                    async for _ in orchestrator.run_many(requests):
+                        pass
+                if living.cancelled_caught:
+                    journal.die()
+                    orchestrator._driver.close()
+                    orchestrator._engine.cancel()
+                tasks.cancel_scope.cancel()
+        return orchestrator
+
+    async def carry(self, emulator, receiver, told):
+        while True:
+            now = anyio.current_time()
+            for delivery in emulator.deliveries(now):
+                verdict = receiver.take(delivery.body, delivery.headers, arrived_at=now)
+                emulator.delivered(delivery, STATUS[verdict], now)
+                told.append(delivery)
+            await anyio.sleep(0.05)
 
 
 class TestSilence:

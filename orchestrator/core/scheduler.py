@@ -109,7 +109,8 @@ class Scheduler:
         deeds = list(self._deeds_after(event, now))
         if self.creates_stopped is None and (error := self.budget.error) is not None:
             deeds += self._endings.stop_creates(error, now)
-        deeds += self._webhooks.changes(now)
+        if self.roster.hearing.is_on:
+            deeds += self._webhooks.changes(now)
         return deeds
 
     def _deeds_after(  # noqa: PLR0911 - one arm for each event
