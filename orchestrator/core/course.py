@@ -132,6 +132,7 @@ class Course:
         self._count(run, seen)
         if seen.status is Status.PENDING:
             run.finished = None
+            self._roster.hearing.withdraw(run, now)
             yield from self.still_running(run, None, now)
         elif self._worth_another_run(run, seen):
             self._run_again(run, seen, now)

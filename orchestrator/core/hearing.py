@@ -230,6 +230,15 @@ class Hearing:
         if len(self._noticed) <= ears.by_kind[about].misses_max:
             ears.suspect(about, earliest, latest, now)
 
+    def withdraw(self, run: Run, now: float) -> None:
+        """The end that a check has found was none: a list may show a session idle too early.
+
+        Else the event about the true end would pass for that of this one. If an event had told of
+        this one, it is about an end that does not show yet.
+        """
+        if self.holds(run) and self._noticed.pop((run.run_id, About.END), None) is None:
+            self.tell(run, now, looks=1)
+
     def forget_told(self, run: Run) -> None:
         """What an event told has been seen, otherwise than by a check."""
         self._told.pop(run.number, None)

@@ -31,18 +31,19 @@ class Webhooks:
         if told is None or not self._hearing.is_on:
             return
         family, about = told
-        if self._hearing.confirms(event.run_id, about):
-            self._hearing.hear(family, about, now)
-            return
+        confirms = self._hearing.confirms(event.run_id, about)
         number = self._hearing.number_of(event.run_id)
         run = None if number is None else self._roster.runs.get(number)
-        if run is None:
-            self._hearing.keep(event.run_id, about)
-        elif run.request.family is not family or run.state not in _EXPECTED_IN:
-            self._roster.totals.webhooks_late += 1
-        else:
+        if run is not None and run.request.family is family and run.state in _EXPECTED_IN:
+            # Also where it may be the late one about the turn before: a look tells.
             self._look_soon(run, event.type, now)
             self._hearing.hear(family, about, now)
+        elif confirms:
+            self._hearing.hear(family, about, now)
+        elif run is None:
+            self._hearing.keep(event.run_id, about)
+        else:
+            self._roster.totals.webhooks_late += 1
         yield from ()
 
     def _look_soon(self, run: Run, said: str, now: float) -> None:

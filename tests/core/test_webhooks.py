@@ -231,6 +231,39 @@ class TestSessions:
 
         assert play.gap() == 0.0
 
+    def test_the_event_of_one_turn_is_lost_and_the_next_one_comes(self):
+        """It is not taken for that of the turn before, which a check found a moment ago."""
+        play = Hears(family=Family.AGENT_SESSIONS).running()
+        play.wait(GAP_SECONDS)
+        play.call()
+        play.seen(asks("a", run_id="run_1"))
+        play.tool_gives("a")
+        play.call()
+        play.outputs_accepted(pending("run_1"))
+        play.webhook("run_1", ACTION)
+
+        assert isinstance(play.call(), CheckRuns)
+
+    @pytest.mark.parametrize("comes", ["before", "after"])
+    def test_is_shown_as_idle_too_early(self, comes):
+        """Its end, that was none, has no event; the event about the true end is not lost to it."""
+        play = Hears(family=Family.AGENT_SESSIONS).running()
+        play.wait(GAP_SECONDS)
+        play.call()
+        play.seen(ended(run_id="run_1", said="idle"))
+        assert isinstance(play.call(), FetchResult)
+        if comes == "before":
+            play.webhook("run_1", IDLE)
+        play.fetched(pending("run_1"))
+        if comes == "after":
+            assert play.gap() > 0.8 * GAP_SECONDS
+            play.webhook("run_1", IDLE)
+            assert isinstance(play.call(), CheckRuns)
+        assert play.gap() <= 0.5
+        play.wait(2 * GRACE_SECONDS)
+
+        assert play.counted() == {"heard": 2}
+
 
 class TestProbes:
     def test_before_the_first_event_one_run_is_looked_at(self):

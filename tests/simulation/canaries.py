@@ -9,9 +9,13 @@ from orchestrator import driver
 from orchestrator.adapters import result_file
 from orchestrator.adapters.journal import journal, lock
 from orchestrator.adapters.limiter import limiter
-from orchestrator.core import events, replay
+from orchestrator.adapters.webhook import receiver
+from orchestrator.apis import webhook_signature
+from orchestrator.core import ears, events, hearing, replay, scheduler, webhooks
 from orchestrator.core.actions import CancelRun, SubmitToolOutputs
 from orchestrator.core.failures import Cause
+from orchestrator.core.model import Seen, Status
+from orchestrator.core.states import Change, State
 from orchestrator.execution import counts
 
 Patch = tuple[Any, str, Any]
@@ -79,6 +83,21 @@ def _twice_the_rpm(self, clock, rpm=None, *rest, **options) -> None:
 
 _LIMITER = limiter.Limiter.__init__
 
+
+def _believe(self, event, now):
+    """Take the word of a webhook for the end of its run, as if a check had found it."""
+    number = None
+    if isinstance(event, events.WebhookArrived) and event.type.endswith(".completed"):
+        number = self.roster.hearing.number_of(event.run_id)
+    run = self.roster.runs.get(number)
+    if run is None or run.state is not State.RUNNING:
+        return _DEEDS_AFTER(self, event, now)
+    self.roster.move(run, Change.CHECK_SENT, now)
+    return self._course.seen(run, Seen(run.run_id, Status.COMPLETED, "completed"), now)
+
+
+_DEEDS_AFTER = scheduler.Scheduler._deeds_after
+
 CANARIES: Mapping[str, Callable[[], tuple[Patch, ...]]] = {
     "calls leave before their intents are on disk": lambda: (
         (driver.Driver, "_until_on_disk", _at_once),
@@ -102,6 +121,19 @@ CANARIES: Mapping[str, Callable[[], tuple[Patch, ...]]] = {
     "nobody locks the folder": lambda: ((lock, "fcntl", _NoLock),),
     "counts begin anew": lambda: ((counts.Counts, "read", classmethod(lambda kind, _: kind())),),
     "twice as many calls as allowed": lambda: ((limiter.Limiter, "__init__", _twice_the_rpm),),
+    "webhooks are believed without a check": lambda: (
+        (scheduler.Scheduler, "_deeds_after", _believe),
+    ),
+    "forged webhooks are accepted": lambda: (
+        (webhook_signature._Verifier, "_matches", lambda *_: True),
+    ),
+    "old webhooks are accepted": lambda: ((webhook_signature, "TOLERANCE_SECONDS", 10**6),),
+    "repeated webhooks are taken for new": lambda: ((receiver.Receiver, "_remember", _nothing),),
+    "webhooks are forgotten by the next process": lambda: ((journal.Journal, "heard", _nothing),),
+    "webhooks that come too early are forgotten": lambda: ((hearing.Hearing, "keep", _nothing),),
+    "webhooks bring no check forward": lambda: ((webhooks.Webhooks, "_look_soon", _nothing),),
+    "webhooks that have stopped are waited for": lambda: ((ears.Ear, "why_deaf", lambda _: None),),
+    "nobody asks whether webhooks arrive": lambda: ((ears.Ears, "expect", _nothing),),
 }
 
 

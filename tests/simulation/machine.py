@@ -12,6 +12,7 @@ import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 from random import Random
 
@@ -21,6 +22,7 @@ from orchestrator import wiring
 from orchestrator.adapters import clock
 from orchestrator.adapters.journal import BALLAST_NAME, JOURNAL_NAME, ballast, lock
 from orchestrator.adapters.result_file import ERRORS_NAME, RESULTS_NAME
+from orchestrator.apis import webhook_signature
 from orchestrator.emulator import server as emulator_server
 from orchestrator.execution import opening, running
 
@@ -70,6 +72,7 @@ class Fate:
         operation: Killed before this operation on files.
         torn_commit: Killed while this commit is written.
         call: Killed `steps_later` steps after so many calls have arrived.
+        webhook: Killed before so many webhooks have been answered, but not before they were taken.
         is_power_loss: Whether the whole machine dies: what was not synced may be gone.
         interrupt_step: Interrupted before this step.
         trouble: What happens to commits from `trouble_from` up to `trouble_until`.
@@ -85,6 +88,7 @@ class Fate:
     torn_commit: int = 0
     call: int = 0
     steps_later: int = 0
+    webhook: int = 0
     is_power_loss: bool = False
     interrupt_step: int = 0
     trouble: Trouble | None = None
@@ -115,6 +119,8 @@ class Machine:
         self.lives = False
         self.fate = Fate()
         self.stop = None  # the way to interrupt the process, once it is ready
+        self.began_at = 0.0
+        self.interrupted_at = inf
         self.deaths = 0
         self.wall_skew_seconds = 0.0
         self._on_step, self._on_line, self.on_let_go = on_step, on_line, on_let_go
@@ -124,7 +130,7 @@ class Machine:
         self._begin_counts()
 
     def _begin_counts(self):
-        self.steps = self.operations = self.commits = self.calls = self.lines = 0
+        self.steps = self.operations = self.commits = self.calls = self.lines = self.webhooks = 0
         self._synced = dict.fromkeys(RESULT_FILES, 0)
         self._step_of_death = self.fate.step
 
@@ -146,6 +152,7 @@ class Machine:
         """A process starts."""
         self.fate, self._loop = fate, loop
         self._seconds += fate.pause_seconds
+        self.began_at, self.interrupted_at = self._seconds, inf
         self._files.clear()
         self._begin_counts()
         for name in RESULT_FILES:
@@ -170,6 +177,7 @@ class Machine:
         if self.steps >= self.fate.interrupt_step > 0 and self.stop is not None:
             self.stop("SIGINT")
             self.stop = None
+            self.interrupted_at = self.now()
         for at, seconds in self.fate.clock_jumps:
             if at == self.steps:
                 self.wall_skew_seconds += seconds
@@ -183,6 +191,12 @@ class Machine:
         self.calls += 1
         if self.calls == self.fate.call:
             self._step_of_death = self.steps + self.fate.steps_later
+
+    def webhook_arrived(self):
+        """The process has taken a webhook, and its answer is on its way."""
+        self.webhooks += 1
+        if self.webhooks == self.fate.webhook:
+            self.kill()
 
     def kill(self, torn=None):
         """End the process here and now; what is on disk is what the next one finds."""
@@ -309,6 +323,7 @@ def at_work_on(machine):
         (sqlite3, "connect", _connecting(machine, sqlite3.connect)),
         (clock, "time", wall),
         (emulator_server, "time", wall),
+        (webhook_signature, "time", wall),
         (opening, "secrets", names),
         (wiring, "secrets", names),
         (ballast, "BALLAST_BYTES", 512),

@@ -14,10 +14,12 @@ import msgspec
 from simulation import stage
 from simulation.loop import Killed, MortalLoop, bury
 from simulation.machine import RESULT_FILES, Fate, Machine, at_work_on
+from simulation.postman import Postman
 from simulation.scenario import Scenario, scenario_of
 from simulation.verdict import judge
 from simulation.witness import Violation, Witness
 from support.emulator_client import emulator_client
+from support.webhook_carrier import SECRET
 
 from orchestrator.adapters.journal import JournalFile
 from orchestrator.adapters.progress import Silence
@@ -34,7 +36,7 @@ from orchestrator.errors import (
 )
 from orchestrator.execution.execute import Manner, Report, execute_with
 from orchestrator.execution.folder import Beginning
-from orchestrator.jobfile import Job
+from orchestrator.jobfile import Address, Job
 from orchestrator.service import Orchestrator
 
 # By its name: the package has a function that is called as the module is.
@@ -66,6 +68,8 @@ class Ended:
     steps: int = 0
     calls: int = 0
     uncounted: int = 0  # calls that may be missing in our books
+    began_at: float = 0.0
+    until: float = 0.0  # it was interrupted, or ended
 
 
 @dataclass(slots=True)
@@ -84,6 +88,7 @@ class Play:
     machine: Machine
     witness: Witness
     emulator: Emulator
+    postman: Postman
     job: Job
     processes: list[Ended] = field(default_factory=list)
     result_files: dict[str, bytes] = field(default_factory=dict)
@@ -99,6 +104,7 @@ class Play:
         ended = Ended(fate)
         self.counted = 0
         machine.begin(fate, loop)
+        self.postman.begin()
         try:
             ended.report = loop.run_until_complete(self._process(fate))
         except Killed:
@@ -110,9 +116,14 @@ class Play:
             ended.steps, ended.calls = machine.steps, machine.calls
             ended.uncounted = 0 if _ended_well(ended) else machine.calls - self.counted
             machine.lives = False
+            ended.began_at, ended.until = (
+                machine.began_at,
+                min(machine.now(), machine.interrupted_at),
+            )
             self.witness.let_go()
             machine.end()
             bury(loop)
+            self.postman.end(is_well=_ended_well(ended))
         if ended.killed:
             machine.clean_up()
         if self.witness.complaints:
@@ -134,6 +145,7 @@ class Play:
             Silence(),
             manner,
             self._in_thread,
+            [SECRET] if self.scenario.hears else (),
         )
 
     def _on_ready(self, stop):
@@ -145,12 +157,13 @@ class Play:
         self.witness.complain("a second process may work in the same folder")
 
     async def _in_thread(self, work):
-        counted = self.witness.calls_counted()
+        counted, heard = self.witness.calls_counted(), self.postman.accepted()
         with anyio.CancelScope(shield=True):
             await anyio.sleep(self.chance.random() * self.scenario.commit_seconds_max)
             try:
                 done = work()
                 self.counted = counted
+                self.postman.committed(heard)
                 return done
             finally:
                 await anyio.sleep(self.chance.random() * self.scenario.commit_seconds_max)
@@ -182,7 +195,11 @@ def play(seed) -> Play:
         playing = _stage(seed, scenario_of(seed), root)
         stage.handler = playing.handler
         try:
-            with at_work_on(playing.machine), _watched(playing.witness):
+            with (
+                at_work_on(playing.machine),
+                playing.postman.at_work(),
+                _watched(playing.witness),
+            ):
                 _all_processes(playing, playing.scenario.fates)
                 _retry_failed(playing)
             judge(playing, is_spent=_is_spent(playing.processes[-1]))
@@ -241,6 +258,7 @@ def _stage(seed, scenario, root):
     if scenario.settings.lost_creates == GIVE_UP and not scenario.settings.via_batch:
         lines = scenario.requests
         witness.never_twice = {line["custom_id"] for line in lines if line["url"] in NOT_LISTED}
+    postman = witness.postman = Postman(witness, scenario.latency_seconds)
     path = root / "requests.jsonl"
     path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in scenario.requests))
     job = Job(
@@ -250,8 +268,9 @@ def _stage(seed, scenario, root):
         defaults=RequestDefaults(None, None, {}, via_batch=scenario.settings.via_batch),
         settings=scenario.settings,
         tools=TOOLS if scenario.has_tools else None,
+        listen=Address("127.0.0.1", 8089) if scenario.hears else None,
     )
-    return Play(seed, scenario, chance, machine, witness, emulator, job)
+    return Play(seed, scenario, chance, machine, witness, emulator, postman, job)
 
 
 def _all_processes(playing, fates):
@@ -314,7 +333,9 @@ def _watched(witness):
 
         async def __aexit__(self, *error):
             witness.orchestrator = None
-            return await super().__aexit__(*error)
+            left = await super().__aexit__(*error)
+            witness.on_exit(self)
+            return left
 
     before, EXECUTE.Orchestrator = EXECUTE.Orchestrator, Watched
     try:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
+from simulation.endpoint import has_endpoint, with_endpoint
 from simulation.machine import Fate, Trouble
 from test_mixed_families import EVERY, at_once, on_chat, on_embeddings
 
@@ -70,6 +71,8 @@ class Scenario:
         fates: Of the first processes; the ones after them are left in peace.
         cancel_on_interrupt: Whether an interrupt cancels what runs.
         retries_failed: Whether what failed is sent again in the end, as a user may ask for.
+        hears: Whether processes take webhooks.
+        is_calm: Whether nothing but these, and processes that die, can make anything late.
     """
 
     requests: tuple[dict, ...]
@@ -82,10 +85,17 @@ class Scenario:
     fates: tuple[Fate, ...]
     cancel_on_interrupt: bool
     retries_failed: bool
+    hears: bool = False
+    is_calm: bool = False
 
 
 def scenario_of(seed) -> Scenario:
     """The same for the same seed."""
+    scenario = _without_webhooks(seed)
+    return with_endpoint(seed, scenario) if has_endpoint(seed) else scenario
+
+
+def _without_webhooks(seed):
     chance = Random(f"scenario {seed}")  # noqa: S311 - nothing is kept secret by it
     via = "batch" if chance.random() < 0.2 else None
     choice = BY_BATCH if via else KINDS

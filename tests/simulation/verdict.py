@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from math import ceil
 
+from simulation.punctuality import Punctuality
 from simulation.scenario import ATTEMPTS_MIN
 from simulation.witness import EVERYBODY, Look, Violation
 
@@ -52,6 +53,8 @@ class Verdict:
         self._summary(lines)
         self._windows()
         self._calls()
+        if self._scenario.is_calm:
+            self.wrong.extend(Punctuality(self._play, self._knows).wrong())
 
     # Results.
 
@@ -99,6 +102,8 @@ class Verdict:
             case "unknown" if code == "create_lost":
                 is_wanted = self._scenario.settings.lost_creates == GIVE_UP
                 return None if is_wanted else "nobody wanted that"
+            case "timed_out" if self._is_starved():
+                return None
             case "timed_out" if code == "run_deadline_exceeded":
                 return None if "hang" in faults else "nothing hangs"
             case "timed_out":
@@ -117,6 +122,11 @@ class Verdict:
             case "expired":
                 return None if was_away or "hang" in faults else "nobody was away"
         return "there is no reason for it"
+
+    def _is_starved(self):
+        """Whether so few calls get through that a deadline may come first."""
+        refused = self._scenario.server.faults.get("error_429", 0.0)
+        return self._scenario.settings.rpm is not None and refused > 1 / 2
 
     def _wrong_with_answer(self, order, line):
         url = next(r["url"] for r in self._scenario.requests if r["custom_id"] == order)

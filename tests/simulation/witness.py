@@ -8,7 +8,9 @@ import sqlite3
 from collections import Counter, defaultdict
 from math import inf
 
+from simulation.punctuality import Notices
 from simulation.sight import Eyes, Kind
+from simulation.waiting import left_over, wrong_with_waiting
 
 from orchestrator.adapters.journal import JOURNAL_NAME
 from orchestrator.adapters.result_file import RESULTS_NAME
@@ -85,14 +87,17 @@ class Witness:
     Args:
         emulator: The server.
         machine: Where the processes run; set before the first one begins.
+        postman: Who carries the server's webhooks; set as early.
     """
 
     def __init__(self, emulator):
         self.emulator = emulator
         self.machine = None
+        self.postman = None
         self.orchestrator = None  # of the process that lives
         self.complaints = []
         self.eyes = Eyes()
+        self.notices = Notices(emulator.books.webhooks)
         self.runs = defaultdict(list)  # by order, each with its ids: one for each turn, told or not
         self.batches = defaultdict(list)  # by order
         self.run_seconds_max = inf  # after which a run may be replaced, whatever it is
@@ -136,7 +141,15 @@ class Witness:
         if self.complaints:
             raise Violation("; ".join(self.complaints))
         if self.machine.steps % STEPS_BETWEEN == 0 and self.orchestrator is not None:
-            invariants.check(self.orchestrator._driver.scheduler)
+            driver = self.orchestrator._driver
+            invariants.check(driver.scheduler)
+            self.complaints.extend(wrong_with_waiting(driver.scheduler, driver._clock.now()))
+
+    def on_exit(self, orchestrator):
+        """An engine has ended by itself."""
+        self.orchestrator = None
+        if self.machine.lives:
+            self.complaints.extend(left_over(orchestrator._driver.scheduler))
 
     def on_line(self, name, line):
         """A line is about to be written to a result file."""
@@ -164,6 +177,7 @@ class Witness:
             self._before_batch(sight, now)
         reply = self.emulator.handle(call, now)
         self._after(sight, call, reply)
+        self.postman.look()
         self.machine.call_arrived()
         return reply
 
@@ -215,11 +229,14 @@ class Witness:
                 self._created_again(order, now)
 
     def _after(self, sight, call, reply):
+        self.notices.on_answer(call, reply, self.machine.now())
         new_id = self.eyes.remember(sight, call, reply)
         if reply.status >= HTTP_REFUSED or self.emulator.books._records[-1].fault:
             self.troubles.update(sight.orders or [EVERYBODY])
         if not new_id:
             return
+        seconds = reply.delay_seconds + self.postman.latency_seconds
+        self.notices.created(new_id, self.postman.process, self.machine.now() + seconds)
         for order in sight.orders:
             if sight.kind is Kind.CREATE and not call.path.endswith("/threads"):
                 self.created_at[new_id] = self.machine.now()
