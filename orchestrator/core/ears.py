@@ -123,7 +123,8 @@ class Ears:
         """An event came in time; why the family is listened to again, when that is so now."""
         ear = self.by_kind[about]
         ear.hear(now)
-        self._usual_quiet += USUAL_WEIGHT * (now - self._quiet_since - self._usual_quiet)
+        if self.probe_at < NEVER and not self.are_deaf:  # else nobody waited for it
+            self._usual_quiet += USUAL_WEIGHT * (now - self._quiet_since - self._usual_quiet)
         self._begin_quiet(now)
         if not ear.is_deaf or ear.in_a_row < self._heard_to_return:
             return None
