@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from orchestrator.core.ears import GRACE_SECONDS, NEVER, Ears
+from orchestrator.core.ears import GRACE_SECONDS, NEVER, PROBE_SECONDS, Ears
 from orchestrator.core.families import FACTS, About
 from orchestrator.core.model import Family
 from orchestrator.core.polling import JITTER, KEPT_PART_MAX
@@ -68,8 +68,10 @@ class Hearing:
         self._gap_seconds = gap_seconds or NEVER
         self._totals = totals
         self._began_at = -NEVER
+        # Where gaps are shorter than this, probes would be more than all the checks of polling.
+        probe_gap_max = max(self._gap_seconds, PROBE_SECONDS)
         self._ears = {
-            family: Ears(self._gap_seconds) for family in Family if FACTS[family].sends_webhooks
+            family: Ears(probe_gap_max) for family in Family if FACTS[family].sends_webhooks
         }
         self._number_of: dict[str, int] = {}  # runs in flight, in the order of their creation
         self._told: dict[int, _Told] = {}  # by run

@@ -1,11 +1,12 @@
 """What led the judgement about webhooks astray."""
 
 from orchestrator.core.actions import CheckRuns
-from orchestrator.core.ears import PROBE_SECONDS
+from orchestrator.core.ears import GRACE_SECONDS, PROBE_SECONDS, Ears
 from orchestrator.core.events import RunCreated, TimePassed
+from orchestrator.core.families import About
 from orchestrator.core.model import Family
 
-from .play import BROKEN, ended, pending, request
+from .play import BROKEN, Play, ended, pending, request
 from .test_webhooks import ACTION, Hears
 
 
@@ -78,3 +79,37 @@ def test_a_late_event_of_another_family_confirms_nothing():
     play.wait(10)
 
     assert play.counted() == {"late": 2, "missed": 1}
+
+
+def test_all_kinds_come_back_together():
+    """After an outage the runs may want no tools for days: they are not polled until they do."""
+    ears = Ears(300.0)
+    for at in (1.0, 2.0):
+        for about in About:
+            ears.lose(about, at, at)
+    assert ears.are_deaf
+    told = [ears.hear(About.END, 10.0 + n) for n in range(50)]
+
+    assert not ears.are_deaf
+    assert sum(why is not None for why in told) == 1
+    for at in (100.0, 101.0):  # a kind that is never sent is found out again
+        ears.lose(About.ACTION, at, at + GRACE_SECONDS)
+    assert ears.are_deaf
+
+
+def test_a_short_gap_costs_no_more_than_polling():
+    """Whoever wants to lose a second at most is polled; a gap of 1 ms had 1,000 checks a second."""
+
+    def checks_of(play):
+        checks = 0
+        play.running()
+        while play.now < 60:
+            play.wait_until_due()
+            for _ in play.calls():
+                checks += 1
+                play.seen(pending("run_1"))
+        return checks
+
+    polled = checks_of(Play())
+    for gap_seconds in (0.001, 1.0):
+        assert checks_of(Play(webhook_gap_seconds=gap_seconds)) <= polled + 2
