@@ -1,5 +1,6 @@
 """`orchestrator doctor`: whether the server can be used, and whether its webhooks arrive here."""
 
+import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
@@ -61,7 +62,13 @@ def doctor(
     meant, 3 the server can't be used.
     """
     trial = _trial(webhooks, url, endpoint, wait)
-    if not anyio.run(_examine, base_url, trial):
+    # As Ctrl-C, so that an endpoint is removed again; without it the process would just be gone.
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        works = anyio.run(_examine, base_url, trial)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if not works:
         raise typer.Exit(exit_codes.SOME_DID_NOT)
 
 

@@ -123,13 +123,18 @@ class Ears:
         """An event came in time; why the family is listened to again, when that is so now."""
         ear = self.by_kind[about]
         ear.hear(now)
-        self._usual_quiet += USUAL_WEIGHT * (now - self._quiet_since - self._usual_quiet)
+        if self.probe_at < NEVER and not self.are_deaf:  # else nobody waited for it
+            self._usual_quiet += USUAL_WEIGHT * (now - self._quiet_since - self._usual_quiet)
         self._begin_quiet(now)
         if not ear.is_deaf or ear.in_a_row < self._heard_to_return:
             return None
         why = f"{ear.in_a_row} events in a row came in time"
+        # Another kind may have fallen silent with it, and not be sent again for a long time.
+        for kind, other in self.by_kind.items():
+            if other.is_deaf:
+                self.by_kind[kind] = Ear(since=now)
         self.by_kind[about] = Ear(since=now, heard=1, heard_at=now)
-        return None if self.are_deaf else why
+        return why
 
     def lose(self, about: About, earliest: float, latest: float) -> str | None:
         """An end between these times had no event; why the family is polled from now on."""

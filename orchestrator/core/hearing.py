@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from orchestrator.core.ears import GRACE_SECONDS, NEVER, Ears
+from orchestrator.core.ears import GRACE_SECONDS, NEVER, PROBE_SECONDS, Ears
 from orchestrator.core.families import FACTS, About
 from orchestrator.core.model import Family
 from orchestrator.core.polling import JITTER, KEPT_PART_MAX
@@ -68,13 +68,15 @@ class Hearing:
         self._gap_seconds = gap_seconds or NEVER
         self._totals = totals
         self._began_at = -NEVER
+        # Where gaps are shorter than this, probes would be more than all the checks of polling.
+        probe_gap_max = max(self._gap_seconds, PROBE_SECONDS)
         self._ears = {
-            family: Ears(self._gap_seconds) for family in Family if FACTS[family].sends_webhooks
+            family: Ears(probe_gap_max) for family in Family if FACTS[family].sends_webhooks
         }
         self._number_of: dict[str, int] = {}  # runs in flight, in the order of their creation
         self._told: dict[int, _Told] = {}  # by run
         # Not dicts: to find their first key takes ever longer while the oldest are being dropped.
-        self._early: OrderedDict[str, About] = OrderedDict()
+        self._early: OrderedDict[str, tuple[Family, About]] = OrderedDict()
         self._over: OrderedDict[str, None] = OrderedDict()
         self._noticed: dict[tuple[str, About], _Noticed] = {}
         self._to_judge: deque[tuple[str, About]] = deque()
@@ -87,11 +89,12 @@ class Hearing:
         if not self.is_on or run.request.family not in self._ears:
             return
         self._number_of[run.run_id] = run.number
-        about = self._early.pop(run.run_id, None)
-        if about is not None:
+        early = self._early.get(run.run_id)
+        if early is not None and early[0] is run.request.family:
+            del self._early[run.run_id]
             self._totals.webhooks_unknown -= 1
             self._totals.webhooks_early += 1
-            self.hear(run.request.family, about, now)
+            self.hear(*early, now)
             self.tell(run, now, looks=0)
 
     def leave(self, run: Run) -> None:
@@ -141,18 +144,23 @@ class Hearing:
         if why is not None:
             self._change(family, why, now)
 
-    def confirms(self, run_id: str, about: About) -> bool:
+    def confirms(self, run_id: str, told: tuple[Family, About]) -> bool:
         """Whether an event tells what a check has found a moment before."""
-        return self._noticed.pop((run_id, about), None) is not None
+        family, about = told
+        noticed = self._noticed.get((run_id, about))
+        if noticed is None or noticed.family is not family:
+            return False
+        del self._noticed[run_id, about]
+        return True
 
-    def keep(self, run_id: str, about: About) -> None:
+    def keep(self, run_id: str, told: tuple[Family, About]) -> None:
         """An event about no run in flight: it is late, or its run's create is not answered yet."""
         if run_id in self._over:
             self._totals.webhooks_late += 1
         else:
             self._totals.webhooks_unknown += run_id not in self._early
             if len(run_id) <= ID_CHARACTERS_MAX:
-                _remember(self._early, run_id, about)
+                _remember(self._early, run_id, told)
 
     # Checks.
 

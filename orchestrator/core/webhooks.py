@@ -31,7 +31,7 @@ class Webhooks:
         if told is None or not self._hearing.is_on:
             return
         family, about = told
-        confirms = self._hearing.confirms(event.run_id, about)
+        confirms = self._hearing.confirms(event.run_id, told)
         number = self._hearing.number_of(event.run_id)
         run = None if number is None else self._roster.runs.get(number)
         if run is not None and run.request.family is family and run.state in _EXPECTED_IN:
@@ -41,7 +41,7 @@ class Webhooks:
         elif confirms:
             self._hearing.hear(family, about, now)
         elif run is None:
-            self._hearing.keep(event.run_id, about)
+            self._hearing.keep(event.run_id, told)
         else:
             self._roster.totals.webhooks_late += 1
         yield from ()
@@ -65,8 +65,12 @@ class Webhooks:
             self._hearing.probed(family, run=run, now=now)
 
     def _next_probe(self, family: Family, now: float) -> Run | None:
-        """The run that waits for an event and was looked at the longest time ago."""
-        waiting = (run for run in self._runs_of(family) if run.due_at > now)
+        """The run that waits for an event and was looked at the longest time ago.
+
+        One whose check failed waits for the server, and would be the oldest each time.
+        """
+        well = (run for run in self._runs_of(family) if run.failures == run.waits == 0)
+        waiting = (run for run in well if run.due_at > now)
         return min(waiting, key=lambda run: run.pending_at, default=None)
 
     def changes(self, now: float) -> Iterator[Deed]:

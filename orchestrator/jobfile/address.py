@@ -7,6 +7,7 @@ from orchestrator.errors import SettingUnusable
 
 CURE = "Write it as HOST:PORT, such as 127.0.0.1:8700."
 PORT_MAX = 65_535
+PORT_DIGITS_MAX = 5  # zeros before it are no part of a port
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def address_of(name: str, said: str | None) -> Address | None:
     problem = None
     if not host or not port.isascii() or not port.isdigit():
         problem = "it names no host and port"
-    elif int(port[:6]) > PORT_MAX:
+    elif len(port) > PORT_DIGITS_MAX or int(port) > PORT_MAX:
         problem = f"a port is {PORT_MAX} at most"
     elif (":" in host) != is_bracketed or not host.isprintable() or set(host) & set(" /@"):
         problem = "its host is none (an IPv6 address stands in brackets)"

@@ -1,9 +1,11 @@
 """What must be true at any moment of runs that wait for webhooks, and of what is kept of these."""
 
 from orchestrator.core.ears import NEVER
+from orchestrator.core.families import FACTS
 from orchestrator.core.hearing import IDS_MAX
+from orchestrator.core.looking import _kind
 from orchestrator.core.model import Family
-from orchestrator.core.polling import JITTER
+from orchestrator.core.polling import JITTER, KEPT_PART_MAX
 from orchestrator.core.rules import Rules
 from orchestrator.core.states import State
 
@@ -13,6 +15,11 @@ CAP_SECONDS = {
     Family.AGENT_SESSIONS: Rules().polling.thin_gap_seconds_max * (1 + JITTER),
     Family.BATCH: Rules().batch_polling.gap_seconds_max * (1 + JITTER),
 }
+
+# Where some runs have ended their lifetimes may be known: then looks are as far apart as is best,
+# but never further than half the time for which a result is kept.
+KNOWN_FROM = 3
+KNOWN_CAP_SECONDS = FACTS[Family.RESPONSES].keeps_result_seconds * KEPT_PART_MAX
 
 # How much later than at its time something is done, when the driver waits for the disk.
 LATE_SECONDS = 5.0
@@ -26,7 +33,7 @@ def wrong_with_waiting(scheduler, now):
         ears = hearing._ears.get(run.request.family)
         if ears is None or run.state is not State.RUNNING or run.failures or run.waits:
             continue
-        cap_seconds = CAP_SECONDS[run.request.family]
+        cap_seconds = _cap_seconds(scheduler, run)
         is_far = run.due_at > now + cap_seconds
         if is_far and ears.are_deaf:
             yield f"run {run.number} is not polled, and {run.request.family} is deaf"
@@ -43,6 +50,15 @@ def wrong_with_waiting(scheduler, now):
     overdue = [each for each in hearing._noticed.values() if each.judged_at + LATE_SECONDS < now]
     if overdue or len(hearing._noticed) > len(hearing._to_judge):
         yield f"ends wait to be judged that should have been: {overdue}"
+
+
+def _cap_seconds(scheduler, run):
+    if run.request.family is Family.RESPONSES:
+        learned = scheduler._course._looking._learned
+        known = learned._kinds.get(_kind(run))
+        if known is not None and known.lifetimes.runs >= KNOWN_FROM:
+            return KNOWN_CAP_SECONDS
+    return CAP_SECONDS[run.request.family]
 
 
 def left_over(scheduler):

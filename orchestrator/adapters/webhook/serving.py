@@ -16,6 +16,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from orchestrator.adapters.webhook.receiver import BODY_BYTES_MAX
 from orchestrator.errors import WebhookAddressUnusable
 
 # Until the headers of a call are there, and between two calls.
@@ -25,8 +26,14 @@ IDLE_SECONDS_MAX = 30
 # What may come before the headers end. h11 allows as much; senders need a few hundred bytes.
 HEAD_BYTES_MAX = 64 * 1024
 
-CONNECTIONS_MAX = 1_000  # any more are answered with 503: the sender tries again
-BACKLOG = 1024
+# Of a whole call. Framing and trailers count: the parser keeps trailers, and the app sees none.
+MESSAGE_BYTES_MAX = HEAD_BYTES_MAX + 2 * BODY_BYTES_MAX
+
+# Any more are cut at once: the sender tries again. A process has 1,024 descriptors unless it is
+# told otherwise, and the engine's own connections, its journal and its results need some. In one
+# turn the loop accepts as many as the backlog holds, and it takes a few turns to cut them.
+CONNECTIONS_MAX = 256
+BACKLOG = 128
 
 PORT_MAX = 65_535
 
@@ -35,10 +42,17 @@ _silence = logging.getLogger("orchestrator.webhooks.uvicorn")
 _silence.setLevel(logging.CRITICAL + 1)
 
 
+class _Connections(ServerState):
+    """Those that are open; none is let in after the end."""
+
+    is_over = False
+
+
 class _BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with limits for callers that never come to the point."""
 
-    _head_bytes = 0
+    server_state: _Connections
+    _message_bytes = 0
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -46,23 +60,26 @@ class _BoundedProtocol(HttpToolsProtocol):
         self.logger = self.access_logger = _silence
         self.access_log = False
         super().connection_made(transport)
+        if self.server_state.is_over or len(self.connections) > CONNECTIONS_MAX:
+            transport.abort()
+            return
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
+        if not self._in_head and self.cycle.response_complete:
+            # A line break before the next call ends the idle time, and begins no call.
+            self._in_head, self._message_bytes = True, 0
+        self._message_bytes += len(data)
         super().data_received(data)
-        if not self._in_head:
-            return
-        if self._head_bytes > HEAD_BYTES_MAX:
+        if self._message_bytes > (HEAD_BYTES_MAX if self._in_head else MESSAGE_BYTES_MAX):
             self.transport.abort()
-        elif self._head_timer is None:
+        elif self._in_head and self._head_timer is None:
             self._await_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if not self._in_head:  # a further call on this connection
-            self._in_head, self._head_bytes = True, 0
+            self._in_head, self._message_bytes = True, 0
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -107,10 +124,9 @@ async def serve_webhooks(app: ASGIApp, host: str, port: int) -> AsyncIterator[st
         log_config=None,
         access_log=False,
         timeout_keep_alive=IDLE_SECONDS_MAX,
-        limit_concurrency=CONNECTIONS_MAX,
     )
     config.load()
-    connections = ServerState()
+    connections = _Connections()
     loop = asyncio.get_running_loop()
     try:
         server = await loop.create_server(
@@ -123,6 +139,7 @@ async def serve_webhooks(app: ASGIApp, host: str, port: int) -> AsyncIterator[st
         yield _url_of(server.sockets[0])
     finally:
         server.close()
+        connections.is_over = True  # some may be accepted and not made yet
         for connection in list(connections.connections):
             connection.transport.abort()
         with anyio.CancelScope(shield=True):  # they end at once, and before whatever they told
