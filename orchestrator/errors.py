@@ -96,8 +96,9 @@ class WebhooksOff(UserMistake):
 
 
 class WebhookAddressUnusable(UserMistake):
-    """Webhooks can't be received at {host}:{port}: {problem}. Give another address; port 0 takes a
-    free one."""
+    """Webhooks can't be received at {host}:{port}: {problem}. Give an address of this machine, or
+    0.0.0.0 for all of them, and a port that is free and that the endpoint's URL leads to. Nothing
+    was sent."""
 
 
 class WebhookUrlUnusable(UserMistake):

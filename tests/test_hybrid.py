@@ -67,14 +67,14 @@ class TestBars:
         assert heard.late_max < 0.1
 
     async def test_a_twentieth_lost(self, number):
-        """At most 1.10 checks a run, and none later than the safety net's gap."""
+        """At most 1.10 checks a run, and where all take as long, none noticed late by the gap."""
         emulator = takes(20, webhook_lost=0.05 if number == MANY else 0.2)
         heard = await play_hybrid(prompts(number), emulator=emulator, max_in_flight=number)
 
         assert all_completed(heard, number)
         assert heard.checks_per_run <= 1.10
         assert heard.totals.webhooks_heard < number
-        assert heard.late_max <= GAP_SECONDS
+        assert heard.late_max <= 15.0  # ten until somebody looks, and then one leads to the next
         assert heard.totals.hearing_changes == []
 
     @pytest.mark.slow

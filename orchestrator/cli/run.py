@@ -23,7 +23,11 @@ LEAVE, CANCEL = "leave", "cancel"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 FAILURES_TOLD = 5
 CHANGES_TOLD = 3
-NO_WEBHOOKS: dict[str, Any] = {"changes": []}
+NO_WEBHOOKS: dict[str, Any] = {"changes": [], "received": {}}
+REFUSED = {
+    "forged": "not signed with your secret; is OPENAI_WEBHOOK_SECRET that of this endpoint?",
+    "stale": "sent more than 5 minutes ago or ahead; is the clock of this machine right?",
+}
 
 # What ends an execution again, unless it is told otherwise.
 LIMITS = frozenset({"budget_spent", "execution_deadline"})
@@ -297,7 +301,11 @@ def _worth_knowing(summary: dict[str, Any]) -> Iterator[str]:
             f"{number}: {batches['lines_sent']:,} lines sent, "
             f"{batches['lines_answered']:,} answered{undone}"
         )
-    for change in (summary["webhooks"] or NO_WEBHOOKS)["changes"][:CHANGES_TOLD]:
+    webhooks = summary["webhooks"] or NO_WEBHOOKS
+    for verdict, problem in REFUSED.items():
+        if count := webhooks["received"].get(verdict, 0):
+            yield f"webhooks: {count:,} were refused, {problem}"
+    for change in webhooks["changes"][:CHANGES_TOLD]:
         heard = "arrive again" if change["are_heard"] else "do not arrive, so its runs were polled"
         family = change["family"].replace("_", " ")
         yield f"webhooks ({family}): after {change['seconds']:.0f} s they {heard}: {change['why']}"

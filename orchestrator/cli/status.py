@@ -17,6 +17,7 @@ from orchestrator.execution.counts import Counts
 
 FAILURES_TOLD = 5
 WEBHOOKS_TOLD = ("heard", "early", "late", "unknown", "missed")
+REFUSED_TOLD = ("forged", "stale")
 
 WORDS: dict[Where, str] = {
     Where.HERE: "to be sent",
@@ -75,7 +76,8 @@ def _lines(folder: Path, now: Standing, tally: Tally) -> Iterator[str]:
 
 
 def _webhooks(counts: Counts) -> dict[str, int]:
-    return {name: counts.totals.get(f"webhooks_{name}", 0) for name in WEBHOOKS_TOLD}
+    told = {name: counts.totals.get(f"webhooks_{name}", 0) for name in WEBHOOKS_TOLD}
+    return told | {name: counts.webhooks.get(name, 0) for name in REFUSED_TOLD}
 
 
 def _at_work(now: Standing) -> str:

@@ -38,6 +38,9 @@ HEARD_TO_RETURN_MAX = 48
 # With an endpoint that is never called this costs seconds, with one that works a few calls in all.
 PROBE_SECONDS = 10.0
 
+# While events come in all the time, one look for so many of them asks for what was lost among them.
+HEARD_PER_PROBE = 400
+
 # A silence of so many times the usual one: by chance (events at random) it comes once in 3,000.
 UNUSUAL_TIMES = 8
 USUAL_WEIGHT = 1 / 8  # of the newest silence in the mean
@@ -113,6 +116,7 @@ class Ears:
     probe_at: float = NEVER
     _probe_gap: float = PROBE_SECONDS
     _quiet_since: float = 0.0
+    _heard_since_probe: int = 0
     _usual_quiet: float = 0.0
 
     @property
@@ -121,6 +125,7 @@ class Ears:
 
     def hear(self, about: About, now: float) -> str | None:
         """An event came in time; why the family is listened to again, when that is so now."""
+        self._heard_since_probe += 1
         ear = self.by_kind[about]
         ear.hear(now)
         if self.probe_at < NEVER and not self.are_deaf:  # else nobody waited for it
@@ -164,19 +169,24 @@ class Ears:
         """One of its runs is looked at now."""
         self._probe_gap = min(2 * self._probe_gap, self.gap_seconds_max)
         self.probe_at = now + self._probe_gap
+        self._heard_since_probe = 0
 
     def rest(self) -> None:
         """None of its runs waits for an event."""
         self.probe_at = NEVER
 
-    def suspect(self, about: About, earliest: float, latest: float, now: float) -> None:
-        """An end was found that no event had told of; if its event is overdue, look on at once."""
-        is_overdue = now - (earliest + latest) / 2 >= GRACE_SECONDS
-        if is_overdue and self.by_kind[about].share_after(earliest, latest) >= 1 / 2:
-            self.probe_at = min(self.probe_at, now)
+    def suspect(self, earliest: float, latest: float, now: float) -> None:
+        """An end was found that no event had told of: where its event is overdue, look on.
+
+        What was lost was seldom lost alone, and a look that finds an end is not wasted. So one
+        that is found leads to the next, until one finds a run at work.
+        """
+        overdue_at = (earliest + latest) / 2 + GRACE_SECONDS
+        self.probe_at = min(self.probe_at, max(overdue_at, now))
 
     def _begin_quiet(self, now: float) -> None:
         self._quiet_since = now
         usual = max(PROBE_SECONDS, UNUSUAL_TIMES * self._usual_quiet)
         self._probe_gap = min(usual, self.gap_seconds_max)
-        self.probe_at = now + self._probe_gap
+        is_time = self._heard_since_probe >= HEARD_PER_PROBE
+        self.probe_at = now if is_time else now + self._probe_gap

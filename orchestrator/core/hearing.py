@@ -32,6 +32,9 @@ TOLD_FACTOR = 1.5
 # Servers tell the time of an end in whole seconds, and clocks differ by some more.
 CLOCKS_DIFFER_SECONDS = 2.0
 
+# A run to be probed is looked for among all of its family, which takes a millisecond for so many.
+PROBED_AMONG_MAX = 10_000
+
 # Changes that are kept for the summary.
 CHANGES_MAX = 100
 
@@ -231,12 +234,13 @@ class Hearing:
             return
         key = run.run_id, about
         self._noticed[key] = _Noticed(
-            run.request.family, about, earliest, latest, now + GRACE_SECONDS
+            run.request.family, about, earliest, latest, latest + GRACE_SECONDS
         )
         self._to_judge.append(key)
-        # Each probe looks for its run among all that are at work: not more than are needed.
-        if len(self._noticed) <= ears.by_kind[about].misses_max:
-            ears.suspect(about, earliest, latest, now)
+        # Each probe looks for its run among all that are at work: where these are very many, the
+        # far gap finds what was lost.
+        if self.size <= PROBED_AMONG_MAX:
+            ears.suspect(earliest, latest, now)
 
     def withdraw(self, run: Run, now: float) -> None:
         """The end that a check has found was none: a list may show a session idle too early.

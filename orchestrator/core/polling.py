@@ -14,6 +14,9 @@ JITTER = 0.1
 # that leaves room for several failed checks in a row.
 KEPT_PART_MAX = 0.5
 
+# No server knows so long beforehand; one that asks for more would have its runs forgotten.
+HINT_SECONDS_MAX = 600.0
+
 # A call for a group costs the same for 100 runs as for the last one. At a price p for a call, and
 # n runs that end at a rate h each, gaps of g cost p / g in calls and n h g / 2 in delay per second;
 # their sum is least at g = sqrt(2 p / (n h)). So gaps grow with the square root of how few are left
@@ -63,7 +66,8 @@ class Polling:
         self, gap_seconds: float, hint_seconds: float | None, keeps_result_seconds: float
     ) -> float:
         """A gap that was planned, with the server's wish and what it keeps."""
-        return min(max(gap_seconds, hint_seconds or 0.0), keeps_result_seconds * KEPT_PART_MAX)
+        hint = min(hint_seconds or 0.0, HINT_SECONDS_MAX)
+        return min(max(gap_seconds, hint), keeps_result_seconds * KEPT_PART_MAX)
 
     def _cap(self, part_left: float) -> float:
         """Only the cap grows: a run that just began, or was given outputs, is checked as ever."""

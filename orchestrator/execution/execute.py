@@ -17,6 +17,7 @@ from orchestrator.adapters.progress import Progress
 from orchestrator.adapters.request_file import RequestFile
 from orchestrator.adapters.result_file import FILE_MODE, SUMMARY_NAME
 from orchestrator.adapters.tools import Tool, Toolbox, load_tools
+from orchestrator.adapters.webhook import refuse_address
 from orchestrator.apis.client import address_of, make_client, make_local_client
 from orchestrator.core.model import Outcome
 from orchestrator.emulator.emulator import Emulator
@@ -105,8 +106,10 @@ async def execute(
         UserMistake: Something given can't be used; nothing was sent.
         InputChanged: The request file was written to while it was checked; nothing was sent.
     """
-    if way.emulator and job.listen is not None:
-        way = replace(way, webhook_secrets=(_new_webhook_secret(),))
+    if job.listen is not None:
+        await refuse_address(job.listen.host, job.listen.port)  # before a folder is made
+        if way.emulator:
+            way = replace(way, webhook_secrets=(_new_webhook_secret(),))
     async with _client(job, way) as client:
         server = EMULATOR if way.emulator else address_of(client)
         return await execute_with(

@@ -17,7 +17,7 @@ from orchestrator.adapters.journal import InThread, Journal
 from orchestrator.adapters.prices import price_of
 from orchestrator.adapters.progress import Progress
 from orchestrator.adapters.result_file import result_line
-from orchestrator.adapters.webhook import serve_webhooks
+from orchestrator.adapters.webhook import Verdict, serve_webhooks
 from orchestrator.core.budget import costs_of
 from orchestrator.core.model import Outcome, Request, Result, RunError
 from orchestrator.core.pace import Pace, Standing
@@ -98,6 +98,7 @@ class Execution:
         self._pace = Pace()
         self._looks: deque[tuple[float, int]] = deque()  # when, and how many calls until then
         self._lines: dict[int, bytes] = {}  # of results that the journal is being told of
+        self._warned_of_forged = False
         self._clock = LoopClock()
         self._began_at = self._clock.now()
         self._journal = Journal(
@@ -258,7 +259,20 @@ class Execution:
     async def _show_standing(self) -> None:
         while True:
             self._progress.show(self._standing())
+            self._warn_of_forged()
             await anyio.sleep(SHOW_SECONDS)
+
+    def _warn_of_forged(self) -> None:
+        """Once: with a wrong secret every event is refused, and nothing else would say so yet."""
+        if self._job.listen is None or self._warned_of_forged:
+            return
+        counts = self._orchestrator.webhooks.counts
+        if counts[Verdict.FORGED] and not counts[Verdict.ACCEPTED]:
+            self._warned_of_forged = True
+            self._warn(
+                "webhooks arrive that are not signed with your secret; "
+                "is OPENAI_WEBHOOK_SECRET that of this endpoint?"
+            )
 
     def _calls_in_the_last_minute(self, now: float, calls: int) -> int:
         looks = self._looks

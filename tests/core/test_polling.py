@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.polling import (
+    HINT_SECONDS_MAX,
     JITTER,
     KEPT_PART_MAX,
     PART_LEFT_THIN,
@@ -44,10 +45,11 @@ def test_gaps_between_checks_grow_from_half_a_second_to_five():
 
 @given(POLLING, LOOKS, st.floats(0, 1e6), KEEPS, CHANCE)
 def test_a_hint_is_a_lower_bound(polling, looks, hint, keeps, chance):
-    """The server's wish is respected, unless the result would be gone by then."""
+    """The server's wish is respected up to ten minutes, unless the result would be gone by then."""
     gap = polling.gap_seconds(looks, hint, keeps, chance)
 
-    assert gap >= min(hint, keeps * KEPT_PART_MAX)
+    assert gap >= min(hint, HINT_SECONDS_MAX, keeps * KEPT_PART_MAX)
+    assert gap <= max(polling.gap_seconds(looks, None, keeps, chance), HINT_SECONDS_MAX)
     assert gap >= polling.gap_seconds(looks, None, keeps, chance)
 
 

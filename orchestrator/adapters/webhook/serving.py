@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -146,6 +146,20 @@ async def serve_webhooks(app: ASGIApp, host: str, port: int) -> AsyncIterator[st
             while connections.tasks:
                 await asyncio.wait(connections.tasks)
             await server.wait_closed()
+
+
+async def refuse_address(host: str, port: int) -> None:
+    """Find out whether webhooks can be served there, before anything else is begun.
+
+    Raises:
+        WebhookAddressUnusable: They can't.
+    """
+    async with serve_webhooks(_no_app, host, port):
+        pass
+
+
+async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Takes nothing: whoever calls now is cut off, and tries again."""
 
 
 def _url_of(listening: socket.socket) -> str:
