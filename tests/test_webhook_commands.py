@@ -228,7 +228,8 @@ def test_an_endpoint_of_ones_own(patient, command, monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", "whsec_b3RoZXI=")
     unknown = patient("--endpoint", "we_none")
     address = unknown.out.splitlines()[1].split()[2]
-    command("webhooks", "create", address, "--secret-file", "secret")
+    subscribed = ("--events", "response.completed")
+    command("webhooks", "create", address, "--secret-file", "secret", *subscribed)
     (endpoint,) = endpoints_left(command)
     forged = patient("--endpoint", endpoint["id"])
     monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", (tmp_path / "secret").read_text())
@@ -238,3 +239,4 @@ def test_an_endpoint_of_ones_own(patient, command, monkeypatch, tmp_path):
     assert (unknown.code, "There is no webhook endpoint 'we_none'" in unknown.err) == (2, True)
     assert (forged.code, "its signature is not by the secret" in forged.out) == (1, True)
     assert works.code == 0
+    assert "lacks: response.failed, " in works.out

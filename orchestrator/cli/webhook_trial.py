@@ -114,6 +114,9 @@ async def _endpoint(
     """The endpoint to try; one that is made for it is removed again, whatever happens."""
     if trial.endpoint_id:
         sign.verify = verifier(trial.secrets)
+        known = next((one for one in await endpoints.list() if one.id == trial.endpoint_id), None)
+        if known is not None and (lacks := [e for e in EVENTS_USED if e not in known.event_types]):
+            tell(f"lacks: {', '.join(lacks)}; ends that these tell of are found late or by polling")
         yield trial.endpoint_id
         return
     try:

@@ -200,10 +200,11 @@ def _show(endpoints: Sequence[Endpoint]) -> None:
         # What is typed elsewhere stays in one piece.
         table.add_column(name, overflow="fold", no_wrap=name == "id")
     for one in endpoints:
-        unused = [kind for kind in one.event_types if kind not in EVENTS_USED]
-        used = len(one.event_types) - len(unused)
-        events = [f"{used} of the {len(EVENTS_USED)} used here", *unused]
-        cells = (one.id, one.name, one.url, ", ".join(events), _when(one) or "", one.secret_hint)
+        unused = len([kind for kind in one.event_types if kind not in EVENTS_USED])
+        used = len(one.event_types) - unused
+        others = f" and {unused} others" if unused else ""
+        events = f"{used} of the {len(EVENTS_USED)} used here{others}"
+        cells = (one.id, one.name, one.url, events, _when(one) or "", one.secret_hint)
         table.add_row(*(Text(printable(cell)) for cell in cells))
     # Where lines are collected, none is folded.
     width = None if sys.stdout.isatty() else COLUMNS_ELSEWHERE
