@@ -2,7 +2,7 @@
 
 Every run of requests is compared on both sides: what our journal and our result lines say, and what
 the emulator did. `KILLS=200 pytest -n 0 -s -m slow tests/test_killed.py` spreads so many kills over
-as many executions of 2,000 requests as it takes, and prints the figures; `SEED` gives other moments.
+as many executions of 2,000 requests as it takes, and prints figures; `SEED` gives other moments.
 """
 
 import os
