@@ -5,9 +5,10 @@ of a family arrive, its runs are checked far apart; when they stop, its runs are
 decides). Without webhooks nothing is kept here, for there may be a million runs.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TypeVar
 
 from orchestrator.core.ears import GRACE_SECONDS, NEVER, PROBE_SECONDS, Ears
@@ -82,7 +83,7 @@ class Hearing:
         self._early: OrderedDict[str, tuple[Family, About]] = OrderedDict()
         self._over: OrderedDict[str, None] = OrderedDict()
         self._noticed: dict[tuple[str, About], _Noticed] = {}
-        self._to_judge: deque[tuple[str, About]] = deque()
+        self._to_judge: list[tuple[float, str, About]] = []  # a heap
         self._changes: list[HearingChange] = []
 
     # Runs come and go.
@@ -236,7 +237,7 @@ class Hearing:
         self._noticed[key] = _Noticed(
             run.request.family, about, earliest, latest, latest + GRACE_SECONDS
         )
-        self._to_judge.append(key)
+        heappush(self._to_judge, (latest + GRACE_SECONDS, *key))
         # Each probe looks for its run among all that are at work: where these are very many, the
         # far gap finds what was lost.
         if self.size <= PROBED_AMONG_MAX:
@@ -262,27 +263,30 @@ class Hearing:
         if not self.is_on:
             return None
         moments = [ears.probe_at for ears in self._ears.values() if not ears.are_deaf]
-        while self._to_judge and self._to_judge[0] not in self._noticed:
-            self._to_judge.popleft()
-        if self._to_judge:
-            moments.append(self._noticed[self._to_judge[0]].judged_at)
+        if (judged_at := self._next_judgement()) is not None:
+            moments.append(judged_at)
         first = min(moments, default=NEVER)
         return first if first < NEVER else None
 
     def judge(self, now: float) -> None:
         """What was noticed long enough ago, and had no event since, had none in time."""
-        while self._to_judge:
-            noticed = self._noticed.get(self._to_judge[0])
-            if noticed is not None and noticed.judged_at > now:
-                return
-            key = self._to_judge.popleft()
-            if noticed is None:
-                continue
-            del self._noticed[key]
+        while (judged_at := self._next_judgement()) is not None and judged_at <= now:
+            _, run_id, about = heappop(self._to_judge)
+            noticed = self._noticed.pop((run_id, about))
             self._totals.webhooks_missed += 1
             why = self._ears[noticed.family].lose(noticed.about, noticed.earliest, noticed.latest)
             if why is not None:
                 self._change(noticed.family, why, now)
+
+    def _next_judgement(self) -> float | None:
+        """When the next is judged. What was told of, or noticed anew, has left an entry behind."""
+        while self._to_judge:
+            judged_at, run_id, about = self._to_judge[0]
+            noticed = self._noticed.get((run_id, about))
+            if noticed is not None and noticed.judged_at == judged_at:
+                return judged_at
+            heappop(self._to_judge)
+        return None
 
     def probes(self, now: float) -> Iterator[Family]:
         """The families of which one run has to be looked at, because nothing is heard of them."""
