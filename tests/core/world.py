@@ -10,6 +10,8 @@ from itertools import count
 
 from orchestrator.core import actions, events, invariants
 from orchestrator.core.failures import Failure
+from orchestrator.core.learned import GAP_SECONDS_MIN as LEARNED_GAP_SECONDS_MIN
+from orchestrator.core.learned import RUNS_MIN
 from orchestrator.core.model import Family, Outcome, Prepared, Request, Seen, Status, ToolOutput
 from orchestrator.core.rules import Rules
 from orchestrator.core.scheduler import Scheduler
@@ -19,8 +21,10 @@ from .pretend_server import FAILURES, WAIT_FOR_OUTPUTS, Server, Trouble
 
 PERMIT_SECONDS = 0.2
 STEPS_MAX = 20_000
-# The first gap of the polling, less its jitter: no check may follow a look sooner.
+# The first gap of the polling, less its jitter: no check may follow a look sooner. When so many
+# ends were found that lifetimes may be known, the first gap is what is best.
 GAP_SECONDS_MIN = 0.45
+LEARNED_FROM = RUNS_MIN
 BODY = NoBody()  # the same for all: requests are told apart by their number
 RULES = Rules(deadline_seconds=600.0, cancel_grace_seconds=20.0)
 
@@ -38,6 +42,7 @@ class Referee:
         self.asked = {}  # ids of the tool calls of the turn, in order
         self.results = {}
         self.on_thread = {}  # the run that has it
+        self.ends_found = 0  # by checks, and wishes for tools
 
     def call(self, call, now):
         numbers = (
@@ -81,6 +86,7 @@ class Referee:
             case events.RunCreated(seen=seen):
                 self._saw(number, seen, now)
             case events.RunSeen(seen=seen) | events.CancelAccepted(seen=seen):
+                self.ends_found += seen.status is not Status.PENDING
                 self._saw(number, seen, now)
             case events.ResultFetched(seen=seen):
                 self._saw(number, seen, now)
@@ -94,9 +100,11 @@ class Referee:
     def _saw(self, number, seen, now):
         self.run_ids[number] = seen.run_id
         self.ever_known.add(seen.run_id)
-        self.not_before[number] = now + GAP_SECONDS_MIN
+        is_known = self.ends_found >= LEARNED_FROM
+        least = LEARNED_GAP_SECONDS_MIN if is_known else GAP_SECONDS_MIN
+        self.not_before[number] = now + least
         if seen.status is Status.PENDING:
-            self.not_before[number] = now + max(GAP_SECONDS_MIN, seen.look_again_seconds or 0.0)
+            self.not_before[number] = now + max(least, seen.look_again_seconds or 0.0)
         if seen.status is Status.FAILED:
             del self.run_ids[number]
             # Direct endpoints number their calls from 0 again.
