@@ -233,11 +233,9 @@ class Hearing:
             earliest = latest = min(max(now - ago, earliest), now)
         if earliest < self._began_at:
             return
-        key = run.run_id, about
-        self._noticed[key] = _Noticed(
-            run.request.family, about, earliest, latest, latest + GRACE_SECONDS
-        )
-        heappush(self._to_judge, (latest + GRACE_SECONDS, *key))
+        key, judged_at = (run.run_id, about), max(latest + GRACE_SECONDS, now)
+        self._noticed[key] = _Noticed(run.request.family, about, earliest, latest, judged_at)
+        heappush(self._to_judge, (judged_at, *key))
         # Each probe looks for its run among all that are at work: where these are very many, the
         # far gap finds what was lost.
         if self.size <= PROBED_AMONG_MAX:
